@@ -1,0 +1,102 @@
+"""What a running solver knows of its run: time left, seed, whether to stop, and where progress goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened in a run.
+
+    Attributes:
+        kind: ``start``, ``phase`` (a step of the method begins), ``iteration`` (progress inside one), ``incumbent``
+            (a better point), ``end``.
+        time: seconds since the start of the run.
+        data: figures, JSON-ready: ``objective``, ``bound``, ``nodes``, ``message``, ...
+    """
+
+    kind: str
+    time: float
+    data: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+Callback = Callable[[Event], Any]
+
+
+class RunContext:
+    """Handed to `Solver.run`. Not shared between runs.
+
+    Args:
+        time_limit: seconds, or None for no limit.
+        seed: seed for everything random in the run.
+        device: ``auto``, ``cpu`` or a torch device.
+        callbacks: called with each `Event`; one that returns True asks the solver to stop.
+        executor: where independent pieces of work go; None runs them here, one after the other.
+    """
+
+    def __init__(
+        self,
+        *,
+        time_limit: float | None = None,
+        seed: int = 0,
+        device: str = "auto",
+        callbacks: Sequence[Callback] = (),
+        executor: Executor | None = None,
+    ) -> None:
+        self.time_limit = time_limit
+        self.seed = seed
+        self.device = device
+        self.executor = executor
+        self.trace: list[dict[str, float | None]] = []
+        self._callbacks = tuple(callbacks)
+        self._start = time.monotonic()
+        self._stopped = False
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the run began."""
+        return time.monotonic() - self._start
+
+    def remaining(self) -> float | None:
+        """Seconds left, at least 0; None without a limit."""
+        return None if self.time_limit is None else max(0.0, self.time_limit - self.elapsed)
+
+    @property
+    def expired(self) -> bool:
+        """Whether the time limit has passed."""
+        return self.time_limit is not None and self.elapsed >= self.time_limit
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a callback or the user asked to stop."""
+        return self._stopped
+
+    def stop(self) -> None:
+        """Ask the solver to stop at the next chance."""
+        self._stopped = True
+
+    def report(self, kind: str, **data: Any) -> bool:
+        """Tell the callbacks; returns whether to stop. Incumbents are also kept in the trace."""
+        event = Event(kind, self.elapsed, data)
+        if kind == "incumbent":
+            self.trace.append(
+                {"time": event.time, "objective": data.get("objective"), "bound": data.get("bound")},
+            )
+        for callback in self._callbacks:
+            if callback(event) is True:
+                self._stopped = True
+        return self._stopped
+
+    def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+        """Apply a pure, picklable function to each item, through the executor where there is one."""
+        if self.executor is None:
+            return [function(i) for i in items]
+        return list(self.executor.map(function, items))

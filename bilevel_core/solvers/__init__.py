@@ -1,0 +1,5 @@
+"""Solvers: one file each. They choose reductions and backends, and never verify themselves."""
+
+from bilevel_core.solvers.base import Accepted, Refused, Solver
+
+__all__ = ["Accepted", "Refused", "Solver"]

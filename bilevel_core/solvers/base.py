@@ -1,0 +1,59 @@
+"""What a solver is: a frozen dataclass whose fields are its options, with `accepts` and `run`.
+
+A new solver is one file with one such class, and one `SolverSpec` returned by the hook ``bilevel_solvers``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+from bilevel_core.result import Result
+from bilevel_core.run import RunContext
+from bilevel_core.traits import Traits
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """The solver takes problems of this class.
+
+    Attributes:
+        how: what it will do, one clause for ``--explain`` (reformulation and backend).
+        claim: the strongest claim that its answer can carry on this class.
+    """
+
+    how: str = ""
+    claim: str = "global"
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The solver does not take problems of this class.
+
+    Attributes:
+        reason: why, one sentence without the solver's name.
+        instead: what kind of solver could, or how to change the problem.
+    """
+
+    reason: str
+    instead: str = ""
+
+
+class Solver(ABC):
+    """Base of all solvers. Subclasses are frozen dataclasses; each field is an option with ``metadata={"help": ...}``.
+
+    Constructing one checks its options; `run` never changes the problem.
+    """
+
+    @abstractmethod
+    def accepts(self, traits: Traits) -> Accepted | Refused:
+        """Whether this solver, with these options, takes problems with these traits."""
+
+    @abstractmethod
+    def run(self, problem: Any, context: RunContext) -> Result:
+        """Solve. Fills termination, claim, point, objectives, bound, trace, counts and message of the result.
+
+        Honours ``context.remaining()`` and ``context.stopped``; reports incumbents through ``context.report``.
+        The caller adds the certificate, names, versions and times.
+        """

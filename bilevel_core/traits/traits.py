@@ -1,0 +1,206 @@
+"""Traits, derived from the algebraic form. Convexity is checked here, never assumed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bilevel_core.problems.base import AlgebraicProblem, Problem
+from bilevel_core.program import BilevelProgram, Function, Level
+from bilevel_core.program.expression import columns as expression_columns
+
+PSD_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class FollowerTraits:
+    """One follower, as it is for fixed variables of everyone else.
+
+    Attributes:
+        name: the follower's name.
+        variables: number of its variables.
+        rows: number of its constraints (bounds apart).
+        integers: number of its integer variables.
+        objective: ``linear``, ``convex quadratic``, ``nonconvex quadratic`` or ``nonlinear`` in its own variables.
+        constraints: ``linear``, ``convex quadratic``, ``nonconvex quadratic`` or ``nonlinear`` in its own variables.
+        matrix_varies: whether constraint coefficients of its own variables depend on the leader's.
+    """
+
+    name: str
+    variables: int
+    rows: int
+    integers: int
+    objective: str
+    constraints: str
+    matrix_varies: bool = False
+
+    @property
+    def convex(self) -> bool | None:
+        """Whether it is a convex problem for every x; None when that is not known."""
+        if self.integers:
+            return False
+        kinds = (self.objective, self.constraints)
+        if "nonconvex quadratic" in kinds:
+            return False
+        return None if "nonlinear" in kinds else True
+
+    @property
+    def label(self) -> str:
+        """The usual short name of its class: LP, convex QP, MILP, ..."""
+        mixed = "MI" if self.integers else ""
+        if self.objective == "linear" and self.constraints == "linear":
+            return f"{mixed}LP"
+        if self.constraints == "linear" and self.objective != "nonlinear":
+            return f"{self.objective.split()[0]} {mixed}QP"
+        if "nonlinear" in (self.objective, self.constraints):
+            return f"{mixed}NLP"
+        kind = "nonconvex" if "nonconvex quadratic" in (self.objective, self.constraints) else "convex"
+        return f"{kind} {mixed}QCQP"
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What decides which solver takes a problem.
+
+    Attributes:
+        form: ``algebraic`` or ``differentiable``.
+        upper_variables, upper_integers, upper_rows: the leader's sizes.
+        upper_objective, upper_constraints: ``linear``, ``quadratic`` or ``nonlinear`` in all variables.
+        coupled: whether a constraint of the leader's contains followers' variables.
+        followers: one entry each.
+        game: whether a follower's problem contains another follower's variables.
+        linking_integers: whether every leader variable that a follower sees is integer and bounded.
+        structure: names of special structures that the problem type declares, such as ``network-pricing``.
+    """
+
+    form: str
+    upper_variables: int = 0
+    upper_integers: int = 0
+    upper_rows: int = 0
+    upper_objective: str = "linear"
+    upper_constraints: str = "linear"
+    coupled: bool = False
+    followers: tuple[FollowerTraits, ...] = ()
+    game: bool = False
+    linking_integers: bool = False
+    structure: frozenset[str] = field(default_factory=frozenset[str])
+
+    @property
+    def lower_variables(self) -> int:
+        """Number of all followers' variables."""
+        return sum(f.variables for f in self.followers)
+
+    @property
+    def lower_integers(self) -> int:
+        """Number of all followers' integer variables."""
+        return sum(f.integers for f in self.followers)
+
+    @property
+    def lower_convex(self) -> bool | None:
+        """Whether every follower is convex for every x; None when that is not known of one."""
+        answers = [f.convex for f in self.followers]
+        if False in answers:
+            return False
+        return None if None in answers else True
+
+    @property
+    def label(self) -> str:
+        """One line: the classes of leader and followers."""
+        labels: dict[str, int] = {}
+        for f in self.followers:
+            labels[f.label] = labels.get(f.label, 0) + 1
+        lower = ", ".join(k if n == 1 else f"{n} x {k}" for k, n in labels.items())
+        integer = "mixed-integer " if self.upper_integers else ""
+        return f"{integer}{self.upper_objective} leader over {lower}" + (" in a Nash game" if self.game else "")
+
+
+def derive_traits(problem: Problem) -> Traits:
+    """Find out the traits of a problem. Costs no solve."""
+    if isinstance(problem, AlgebraicProblem):
+        return _algebraic(problem.program())
+    return Traits(form=problem.form)
+
+
+def _algebraic(program: BilevelProgram) -> Traits:
+    lower = set(program.lower_columns)
+    leader = program.leader
+    seen: set[int] = set()
+    for follower in program.followers:
+        for f in (follower.objective, *(r.function for r in follower.rows)):
+            seen |= f.columns - lower
+    free = [i for i in leader.columns if not program.columns[i].fixed]
+    return Traits(
+        form="algebraic",
+        upper_variables=len(leader.columns),
+        upper_integers=sum(program.columns[i].integer for i in free),
+        upper_rows=len(leader.rows),
+        upper_objective=_degree_name(leader.objective),
+        upper_constraints=_worst(_degree_name(r.function) for r in leader.rows),
+        coupled=any(not r.function.columns.isdisjoint(lower) for r in leader.rows),
+        followers=tuple(_follower(program, f) for f in program.followers),
+        game=program.is_game,
+        linking_integers=all(
+            program.columns[i].fixed
+            or (
+                program.columns[i].integer
+                and math.isfinite(program.columns[i].lower)
+                and math.isfinite(program.columns[i].upper)
+            )
+            for i in seen
+        ),
+        structure=program.structure,
+    )
+
+
+def _degree_name(f: Function) -> str:
+    return "linear" if f.degree <= 1 else "quadratic" if f.degree == 2 else "nonlinear"
+
+
+_ORDER = ("linear", "convex quadratic", "quadratic", "nonconvex quadratic", "nonlinear")
+
+
+def _worst(kinds: Iterable[str]) -> str:
+    return max(kinds, key=_ORDER.index, default="linear")
+
+
+def _follower(program: BilevelProgram, follower: Level) -> FollowerTraits:
+    own = [i for i in follower.columns if not program.columns[i].fixed]
+    own_set = frozenset(own)
+    varies = any(
+        r.function.nonlinear is not None or any((i in own_set) != (j in own_set) for i, j in r.function.quadratic)
+        for r in follower.rows
+    )
+    return FollowerTraits(
+        name=follower.name,
+        variables=len(own),
+        rows=len(follower.rows),
+        integers=sum(program.columns[i].integer for i in own),
+        objective=curvature(follower.objective, own_set),
+        constraints=_worst(_row_curvature(r.function, r.lower, r.upper, own_set) for r in follower.rows),
+        matrix_varies=varies,
+    )
+
+
+def curvature(f: Function, own: frozenset[int]) -> str:
+    """The class of a function in the columns ``own``, whatever the others are."""
+    if f.nonlinear is not None and not expression_columns(f.nonlinear).isdisjoint(own):
+        return "nonlinear"
+    order = sorted({i for pair in f.quadratic if set(pair) <= own for i in pair})
+    if not order:
+        return "linear"
+    hessian = f.hessian(order)
+    smallest = float(np.linalg.eigvalsh(hessian)[0])
+    positive = smallest >= -PSD_TOLERANCE * max(1.0, float(np.abs(hessian).max()))
+    return "convex quadratic" if positive else "nonconvex quadratic"
+
+
+def _row_curvature(f: Function, lower: float, upper: float, own: frozenset[int]) -> str:
+    kind = curvature(f, own)
+    if kind in ("linear", "nonlinear"):
+        return kind
+    above = "convex quadratic" if not math.isfinite(upper) else kind
+    below = "convex quadratic" if not math.isfinite(lower) else curvature(-f, own)
+    return _worst((above, below))
