@@ -200,9 +200,10 @@ class Result:
         if self.certificate.verdict is Verdict.REFUTED:
             return Status.REFUTED
         if self.certificate.verdict is Verdict.VERIFIED:
-            if self.claim is Claim.GLOBAL:
+            # A follower that was re-solved only locally supports no global claim.
+            if self.claim is Claim.GLOBAL and self.certificate.lower_scope == "global":
                 return Status.OPTIMAL
-            if self.claim is Claim.LOCAL:
+            if self.claim >= Claim.LOCAL:
                 return Status.LOCALLY_OPTIMAL
         return Status.FEASIBLE
 
@@ -239,8 +240,7 @@ class Result:
         fields["claim"] = Claim(fields["claim"])
         for name in ("x", "y"):
             fields[name] = Values({k: np.array(v, dtype=float) for k, v in fields[name].items()})
-        if isinstance(fields["lower_objective"], list):
-            fields["lower_objective"] = _numbers(fields["lower_objective"])
+        fields["lower_objective"] = _numbers(fields["lower_objective"])
         fields["trace"] = tuple(fields["trace"])
         if fields["certificate"] is not None:
             fields["certificate"] = _certificate(fields["certificate"])
@@ -259,8 +259,11 @@ _POINTLESS = {
 }
 
 
-def _numbers(values: list[Any]) -> tuple[float, ...]:
-    return tuple(math.nan if v is None else float(v) for v in values)
+def _numbers(value: Any) -> Any:
+    """A number as it is, a list of numbers as a tuple with NaN for null."""
+    if not isinstance(value, list):
+        return value
+    return tuple(math.nan if v is None else float(v) for v in cast("list[float | None]", value))
 
 
 def _certificate(data: Mapping[str, Any]) -> Certificate:
@@ -269,7 +272,7 @@ def _certificate(data: Mapping[str, Any]) -> Certificate:
     for name in ("upper_violation", "lower_violation", "lower_gap"):
         fields[name] = math.nan if fields[name] is None else fields[name]
     value = fields["lower_value"]
-    fields["lower_value"] = _numbers(value) if isinstance(value, list) else math.nan if value is None else value
+    fields["lower_value"] = math.nan if value is None else _numbers(value)
     return Certificate(**fields)
 
 

@@ -235,13 +235,13 @@ def differentiate(node: Expression, index: int) -> Expression:
             ]
             return add(*parts)
         case Power(base, exponent):
-            terms: list[Expression] = []
+            parts = list[Expression]()
             db, de = differentiate(base, index), differentiate(exponent, index)
             if db != ZERO:
-                terms.append(multiply(exponent, power(base, add(exponent, MINUS_ONE)), db))
+                parts.append(multiply(exponent, power(base, add(exponent, MINUS_ONE)), db))
             if de != ZERO:
-                terms.append(multiply(node, call("log", base), de))
-            return add(*terms)
+                parts.append(multiply(node, call("log", base), de))
+            return add(*parts)
         case Call(function, argument):
             da = differentiate(argument, index)
             return ZERO if da == ZERO else multiply(_derivative(function, argument), da)

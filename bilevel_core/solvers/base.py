@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from bilevel_core.result import Result
 from bilevel_core.run import RunContext
@@ -45,6 +45,9 @@ class Solver(ABC):
 
     Constructing one checks its options; `run` never changes the problem.
     """
+
+    uses_device: ClassVar[bool] = False
+    """Whether it computes on a torch device; one that does not refuses any device but the CPU."""
 
     @abstractmethod
     def accepts(self, traits: Traits) -> Accepted | Refused:

@@ -1,0 +1,167 @@
+"""`solve`, `verify`, `classify`: the way data takes through the rooms, written down once.
+
+problem -> traits -> chosen solver (its chain of reductions, its backend) -> point -> verification -> result
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from typing import Any
+
+import bilevel_core
+from bilevel_core.choose import Classification, build_solver, classification
+from bilevel_core.errors import UsageError
+from bilevel_core.plugins.registry import Registry, get_registry
+from bilevel_core.problems.base import AlgebraicProblem, Problem, as_problem
+from bilevel_core.result import Certificate, Claim, Result, Termination, Verdict
+from bilevel_core.run import Callback, Event, RunContext
+from bilevel_core.run.executors import make_executor
+from bilevel_core.verification import check
+
+
+def solve(
+    problem: Any,
+    solver: str = "auto",
+    options: Mapping[str, Any] | None = None,
+    time_limit: float | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    callbacks: Sequence[Callback] = (),
+    verify: bool = True,
+    executor: Executor | str | None = None,
+) -> Result:
+    """Solve a bilevel problem and have the answer checked.
+
+    Args:
+        problem: a problem (`PyomoProblem`, ...) or a Pyomo model with `Follower` blocks.
+        solver: a solver's name, or ``auto`` for the best that takes the problem.
+        options: the solver's options; strings are converted as on the command line.
+        time_limit: seconds for the solver (the check has its own limits); None for none.
+        seed: for everything random.
+        device: ``auto``, ``cpu`` or a torch device; refused by solvers that use none.
+        callbacks: called with each `Event`; one that returns True stops the run, which keeps its best point.
+        verify: whether to check the point independently.
+        executor: where independent work goes: None, ``"serial"``, ``"processes:4"``, or an executor.
+
+    Raises:
+        UsageError: an unknown solver or option, or a bad value.
+        ModelError: the problem is not a bilevel problem that can be read.
+        RefusedError: the solver does not take this class of problem.
+        MissingError: a backend or plugin is missing.
+    """
+    start = time.monotonic()
+    problem = as_problem(problem)
+    if time_limit is not None and not time_limit >= 0.0:
+        raise UsageError(f"Expected a time limit of at least 0 seconds, got {time_limit!r}.")
+    registry = get_registry()
+    name, method, _ = build_solver(problem, solver, options or {}, registry)
+    if device not in ("auto", "cpu") and not method.uses_device:
+        raise UsageError(f"Solver {name!r} runs on the CPU only; leave out device={device!r}.")
+    pool = make_executor(executor, registry)
+    try:
+        context = RunContext(
+            time_limit=time_limit,
+            seed=seed,
+            device=device,
+            callbacks=(*callbacks, *_hook_callback(registry)),
+            executor=pool,
+        )
+        registry.emit("bilevel_solve_start", run=context)
+        context.report("start", problem=problem.name, solver=name)
+        try:
+            result = _run(method, problem, context)
+            result = dataclasses.replace(
+                result,
+                solver=name,
+                options=dataclasses.asdict(method) if dataclasses.is_dataclass(method) else {},
+                seed=seed,
+                versions=_versions(result.versions),
+                problem=problem.name,
+            )
+            if result.has_point:
+                result = _with_check(problem, result, context, verify=verify)
+        except Exception as error:
+            registry.emit("bilevel_solve_error", run=context, error=error)
+            raise
+        result = dataclasses.replace(result, wall_time=time.monotonic() - start)
+        context.report("end", status=result.status.value, objective=result.upper_objective, bound=result.bound)
+        registry.emit("bilevel_solve_end", run=context, result=result)
+        return result
+    finally:
+        if pool is not None and pool is not executor:
+            pool.shutdown()
+
+
+def verify(problem: Any, x: Mapping[str, Any] | Result, y: Mapping[str, Any] | None = None) -> Certificate:
+    """Check a point independently of every solver.
+
+    Args:
+        problem: as for `solve`.
+        x: the leader's values by variable name, or a whole `Result`.
+        y: the followers' values by variable name; left out with a `Result`.
+
+    Raises:
+        UsageError: a variable is missing or unknown, or the result holds no point.
+    """
+    problem = as_problem(problem)
+    claim = Claim.NONE
+    if isinstance(x, Result):
+        if y is not None:
+            raise UsageError("A result brings its own y: leave the third argument out.")
+        if not x.has_point:
+            raise UsageError(f"The result holds no point to check: it ended {x.termination}.")
+        x, y, claim = x.x, x.y, x.claim
+    if y is None:
+        raise UsageError("Expected y, the followers' values by name, as third argument.")
+    return _certificate(problem, x, y, claim, None)
+
+
+def classify(problem: Any) -> Classification:
+    """Traits of a problem, and what each solver says of it. Solves nothing."""
+    return classification(as_problem(problem))
+
+
+def _run(method: Any, problem: Problem, context: RunContext) -> Result:
+    try:
+        return method.run(problem, context)
+    except KeyboardInterrupt:
+        return Result(Termination.STOPPED_BY_USER, trace=tuple(context.trace), message="Interrupted before a point.")
+
+
+def _with_check(problem: Problem, result: Result, context: RunContext, *, verify: bool) -> Result:
+    result = dataclasses.replace(result, details=problem.details(result.x, result.y))
+    if not verify:
+        return result
+    context.report("phase", message="checking the point independently")
+    try:
+        certificate = _certificate(problem, result.x, result.y, result.claim, context)
+    except KeyboardInterrupt:
+        certificate = Certificate(Verdict.UNVERIFIABLE, reason="The check was interrupted.")
+        result = dataclasses.replace(result, termination=Termination.STOPPED_BY_USER)
+    return dataclasses.replace(result, certificate=certificate)
+
+
+def _certificate(
+    problem: Problem, x: Mapping[str, Any], y: Mapping[str, Any], claim: Claim, context: RunContext | None
+) -> Certificate:
+    if not isinstance(problem, AlgebraicProblem):
+        return Certificate(Verdict.UNVERIFIABLE, reason=f"There is no check for {problem.form} problems.")
+    values = problem.vector(x, y)
+    return check(problem, values, claim=claim, run=None if context is None else context.map)
+
+
+def _hook_callback(registry: Registry) -> tuple[Callback, ...]:
+    def forward(event: Event) -> bool:
+        if event.kind not in ("iteration", "incumbent"):
+            return False
+        return any(answer is True for answer in registry.emit("bilevel_iteration", event=event))
+
+    return (forward,)
+
+
+def _versions(backends: Mapping[str, str]) -> dict[str, str]:
+    return {"bilevel": bilevel_core.__version__, "python": platform.python_version(), **backends}

@@ -1,0 +1,145 @@
+"""Ipopt through CasADi: smooth continuous programs, locally.
+
+The program's own expressions are handed to CasADi, which differentiates them; no Ipopt executable is needed (no
+package on the Python index ships one).
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+from typing import Any
+
+import numpy as np
+
+from bilevel_core.backends.base import Backend, Solution, SolveSettings, SolveStatus
+from bilevel_core.errors import BackendError, UsageError
+from bilevel_core.program import Function, Program
+from bilevel_core.program import expression as ex
+
+UNBOUNDED_OBJECTIVE = -1e15
+
+
+class Ipopt(Backend):
+    """Ipopt, the one inside CasADi's wheel."""
+
+    name = "ipopt"
+    summary = "smooth continuous NLP, local"
+    scope = "local"
+
+    def version(self) -> str:
+        """The version of CasADi, which brings Ipopt."""
+        return f"casadi {importlib.metadata.version('casadi')}"
+
+    def accepts(self, program: Program) -> str | None:
+        """No integers, sets or pairs."""
+        if program.has_integers:
+            return "Ipopt takes no integer variables"
+        if program.sos1 or program.complementarities:
+            return "Ipopt takes neither special ordered sets nor complementarity pairs"
+        return None
+
+    def solve(self, program: Program, settings: SolveSettings | None = None) -> Solution:
+        """See `Backend.solve`. Starts from ``settings.start``, or from the middle of the bounds."""
+        settings = settings or SolveSettings()
+        reason = self.accepts(program)
+        if reason is not None:
+            raise BackendError(reason)
+        import casadi
+
+        ca: Any = casadi
+        v = ca.SX.sym("v", len(program.columns))
+        translate = _Translator(ca, v)
+        rows = [translate.function(r.function) for r in program.rows]
+        nlp = {"x": v, "f": translate.function(program.objective), "g": ca.vertcat(*rows) if rows else ca.SX(0, 1)}
+        options: dict[str, Any] = {"print_time": False, "ipopt.print_level": 0, "ipopt.sb": "yes", "ipopt.tol": 1e-9}
+        if settings.time_limit is not None:
+            options["ipopt.max_wall_time"] = max(1e-3, settings.time_limit)
+        options.update({f"ipopt.{k}": value for k, value in settings.options.items()})
+        try:
+            solver = ca.nlpsol("s", "ipopt", nlp, options)
+        except RuntimeError as error:
+            raise UsageError(f"Ipopt did not take the problem or an option: {str(error).splitlines()[-1]}") from error
+        lower = np.array([c.lower for c in program.columns])
+        upper = np.array([c.upper for c in program.columns])
+        start = _middle(lower, upper)
+        if settings.start is not None:
+            start = np.where(np.isnan(settings.start), start, settings.start)
+        answer = solver(
+            x0=np.clip(start, lower, upper),
+            lbx=lower,
+            ubx=upper,
+            lbg=np.array([r.lower for r in program.rows]),
+            ubg=np.array([r.upper for r in program.rows]),
+        )
+        stats = solver.stats()
+        return self._solution(program, np.array(answer["x"], dtype=float).reshape(-1), stats)
+
+    @staticmethod
+    def _solution(program: Program, values: np.ndarray, stats: dict[str, Any]) -> Solution:
+        told = str(stats["return_status"])
+        status = {
+            "Solve_Succeeded": SolveStatus.LOCALLY_OPTIMAL,
+            "Solved_To_Acceptable_Level": SolveStatus.LOCALLY_OPTIMAL,
+            "Infeasible_Problem_Detected": SolveStatus.ERROR,  # locally infeasible proves nothing
+            "Diverging_Iterates": SolveStatus.INFEASIBLE_OR_UNBOUNDED,
+            "Maximum_WallTime_Exceeded": SolveStatus.TIME_LIMIT,
+            "Maximum_CpuTime_Exceeded": SolveStatus.TIME_LIMIT,
+            "User_Requested_Stop": SolveStatus.INTERRUPTED,
+        }.get(told, SolveStatus.ERROR)
+        message = "" if status is SolveStatus.LOCALLY_OPTIMAL else f"Ipopt: {told.replace('_', ' ').lower()}"
+        if not np.isfinite(values).all():
+            return Solution(SolveStatus.ERROR, None, message=message or "Ipopt: not a number in the solution")
+        objective = program.objective.evaluate(values)
+        if status is SolveStatus.INFEASIBLE_OR_UNBOUNDED and objective < UNBOUNDED_OBJECTIVE:
+            status = SolveStatus.UNBOUNDED
+        keep = status is SolveStatus.LOCALLY_OPTIMAL or (
+            status is SolveStatus.TIME_LIMIT and program.violation(values) < 1e-6
+        )
+        return Solution(status, values if keep else None, objective if keep else math.nan, message=message)
+
+
+def _middle(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+    both = np.isfinite(lower) & np.isfinite(upper)
+    start = np.zeros(len(lower))
+    start[both] = 0.5 * (lower[both] + upper[both])
+    only_lower = np.isfinite(lower) & ~np.isfinite(upper)
+    start[only_lower] = np.maximum(0.0, lower[only_lower] + 1.0)
+    only_upper = ~np.isfinite(lower) & np.isfinite(upper)
+    start[only_upper] = np.minimum(0.0, upper[only_upper] - 1.0)
+    return start
+
+
+class _Translator:
+    """Functions and expressions in CasADi's terms."""
+
+    def __init__(self, casadi: Any, v: Any) -> None:
+        self.ca = casadi
+        self.v = v
+
+    def function(self, f: Function) -> Any:
+        total: Any = self.ca.SX(f.constant)
+        for i, c in f.linear.items():
+            total += c * self.v[i]
+        for (i, j), c in f.quadratic.items():
+            total += c * self.v[i] * self.v[j]
+        return total if f.nonlinear is None else total + self.expression(f.nonlinear)
+
+    def expression(self, node: ex.Expression) -> Any:
+        match node:
+            case ex.Constant(value):
+                return self.ca.SX(value)
+            case ex.Column(index):
+                return self.v[index]
+            case ex.Sum(terms):
+                return sum((self.expression(t) for t in terms), self.ca.SX(0))
+            case ex.Product(factors):
+                return math.prod((self.expression(f) for f in factors), start=self.ca.SX(1))
+            case ex.Power(base, exponent):
+                return self.expression(base) ** self.expression(exponent)
+            case ex.Call("abs", argument):
+                return self.ca.fabs(self.expression(argument))
+            case ex.Call(function, argument):
+                return getattr(self.ca, function)(self.expression(argument))
+            case _:
+                raise TypeError(f"Not an expression: {node!r}")

@@ -1,0 +1,204 @@
+"""SCIP: everything, globally: integers, special ordered sets, nonconvex quadratic and nonlinear terms."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from bilevel_core.backends.base import Backend, Solution, SolveSettings, SolveStatus
+from bilevel_core.errors import BackendError, UsageError
+from bilevel_core.program import Function, Program
+from bilevel_core.program import expression as ex
+
+SCIP_FUNCTIONS = {"exp", "log", "sqrt", "sin", "cos", "abs"}
+CHECK_TOLERANCE = 1e-5
+
+
+class Scip(Backend):
+    """SCIP through PySCIPOpt."""
+
+    name = "scip"
+    summary = "LP to nonconvex MINLP with special ordered sets, global"
+    scope = "global"
+
+    def version(self) -> str:
+        """The versions of SCIP and PySCIPOpt."""
+        import pyscipopt
+
+        model: Any = pyscipopt.Model()
+        return f"{model.version()} (pyscipopt {pyscipopt.__version__})"
+
+    def accepts(self, program: Program) -> str | None:
+        """No pairs (a reduction must express them) and no functions that SCIP does not know."""
+        if program.complementarities:
+            return "SCIP takes no complementarity pairs; express them by sets or binaries first"
+        for f in (program.objective, *(r.function for r in program.rows)):
+            if f.nonlinear is not None:
+                for node in ex.walk(f.nonlinear):
+                    if isinstance(node, ex.Call) and node.function not in SCIP_FUNCTIONS:
+                        return f"SCIP does not know the function {node.function}()"
+        return None
+
+    def solve(self, program: Program, settings: SolveSettings | None = None) -> Solution:
+        """See `Backend.solve`. An interrupt from the keyboard ends the solve with the best point."""
+        settings = settings or SolveSettings()
+        reason = self.accepts(program)
+        if reason is not None:
+            raise BackendError(reason)
+        import pyscipopt
+
+        model: Any = pyscipopt.Model()
+        model.hideOutput()
+        self._parameters(model, settings)
+        variables = self._build(pyscipopt, model, program)
+        if settings.start is not None:
+            partial = model.createPartialSol()
+            for v, value in zip(variables, settings.start, strict=True):
+                if not math.isnan(value):
+                    model.setSolVal(partial, v, float(value))
+            model.addSol(partial)
+        if settings.progress is not None:
+            self._watch(pyscipopt, model, settings)
+        model.optimize()
+        return self._solution(model, variables, program)
+
+    @staticmethod
+    def _parameters(model: Any, settings: SolveSettings) -> None:
+        model.setParam("limits/gap", 0.0 if settings.gap is None else settings.gap)
+        model.setParam("randomization/randomseedshift", settings.seed % (2**31))
+        if settings.time_limit is not None:
+            model.setParam("limits/time", max(1e-3, settings.time_limit))
+        for key, value in settings.options.items():
+            try:
+                model.setParam(key, value)
+            except (KeyError, LookupError, ValueError, TypeError) as error:
+                raise UsageError(f"SCIP has no parameter {key!r}, or does not take {value!r} for it.") from error
+
+    @staticmethod
+    def _build(pyscipopt: Any, model: Any, program: Program) -> list[Any]:
+        variables: list[Any] = []
+        for k, c in enumerate(program.columns):
+            kind = "C" if not c.integer else "B" if (c.lower, c.upper) == (0.0, 1.0) else "I"
+            lower = None if c.lower == -math.inf else c.lower
+            upper = None if c.upper == math.inf else c.upper
+            variables.append(model.addVar(name=f"v{k}", vtype=kind, lb=lower, ub=upper))
+        translate = _Translator(pyscipopt, variables)
+        if program.objective.degree <= 1:
+            model.setObjective(translate.function(program.objective), "minimize")
+        else:
+            # SCIP's objective is linear: a column that bounds the nonlinear one from above stands for it.
+            z = model.addVar(name="objective", lb=None, ub=None)
+            model.addCons(translate.function(program.objective) <= z)
+            model.setObjective(z, "minimize")
+        for k, row in enumerate(program.rows):
+            body = translate.function(row.function)
+            if row.function.degree == 0:
+                if row.violation(()) > 1e-9:
+                    x = model.addVar(name=f"infeasible{k}", lb=0.0, ub=0.0)
+                    model.addCons(x >= 1.0)
+                continue
+            if row.equality:
+                model.addCons(body == row.upper)
+            elif math.isfinite(row.lower) and math.isfinite(row.upper):
+                model.addCons((body <= row.upper) >= row.lower)
+            elif math.isfinite(row.upper):
+                model.addCons(body <= row.upper)
+            elif math.isfinite(row.lower):
+                model.addCons(body >= row.lower)
+        for k, group in enumerate(program.sos1):
+            model.addConsSOS1([variables[i] for i in group], name=f"sos{k}")
+        return variables
+
+    @staticmethod
+    def _watch(pyscipopt: Any, model: Any, settings: SolveSettings) -> None:
+        """Report incumbents and, at nodes, bounds; stop when told to."""
+        progress = settings.progress
+        types = pyscipopt.SCIP_EVENTTYPE
+
+        class Watcher(pyscipopt.Eventhdlr):
+            def eventinit(self) -> None:
+                self.model.catchEvent(types.BESTSOLFOUND, self)
+                self.model.catchEvent(types.NODESOLVED, self)
+
+            def eventexit(self) -> None:
+                self.model.dropEvent(types.BESTSOLFOUND, self)
+                self.model.dropEvent(types.NODESOLVED, self)
+
+            def eventexec(self, event: Any) -> None:
+                best: Any = self.model.getBestSol() if self.model.getNSols() else None
+                value = None if best is None else float(self.model.getSolObjVal(best))
+                bound = float(self.model.getDualbound())
+                finite = None if abs(bound) >= self.model.infinity() else bound
+                if progress is not None and progress(value, finite, int(self.model.getNTotalNodes())):
+                    self.model.interruptSolve()
+
+        model.includeEventhdlr(Watcher(), "progress", "reports progress")
+
+    @staticmethod
+    def _solution(model: Any, variables: list[Any], program: Program) -> Solution:
+        raw = model.getStatus()
+        status = {
+            "optimal": SolveStatus.OPTIMAL,
+            "gaplimit": SolveStatus.OPTIMAL,
+            "infeasible": SolveStatus.INFEASIBLE,
+            "unbounded": SolveStatus.UNBOUNDED,
+            "inforunbd": SolveStatus.INFEASIBLE_OR_UNBOUNDED,
+            "timelimit": SolveStatus.TIME_LIMIT,
+            "userinterrupt": SolveStatus.INTERRUPTED,
+            "nodelimit": SolveStatus.TIME_LIMIT,
+            "totalnodelimit": SolveStatus.TIME_LIMIT,
+        }.get(raw, SolveStatus.ERROR)
+        message = "" if status is not SolveStatus.ERROR else f"SCIP: {raw}"
+        dual = float(model.getDualbound())
+        bound = dual if abs(dual) < model.infinity() else math.copysign(math.inf, dual)
+        nodes = int(model.getNTotalNodes())
+        if status is SolveStatus.UNBOUNDED or not model.getNSols():
+            return Solution(status, None, bound=bound, nodes=nodes, message=message)
+        best = model.getBestSol()
+        values = np.array([model.getSolVal(best, v) for v in variables], dtype=float)
+        objective = program.objective.evaluate(values)
+        told = float(model.getSolObjVal(best))
+        if not abs(objective - told) <= CHECK_TOLERANCE * max(1.0, abs(objective)):
+            raise BackendError(f"SCIP reports objective {told:.9g}, but its own point has {objective:.9g}.")
+        return Solution(status, values, objective, bound, nodes, message)
+
+
+class _Translator:
+    """Functions and expressions in SCIP's terms."""
+
+    def __init__(self, pyscipopt: Any, variables: list[Any]) -> None:
+        self.scip = pyscipopt
+        self.variables = variables
+
+    def function(self, f: Function) -> Any:
+        v = self.variables
+        total: Any = self.scip.quicksum(c * v[i] for i, c in f.linear.items())
+        if f.quadratic:
+            total += self.scip.quicksum(c * v[i] * v[j] for (i, j), c in f.quadratic.items())
+        if f.nonlinear is not None:
+            total = total + self.expression(f.nonlinear)
+        return total + f.constant
+
+    def expression(self, node: ex.Expression) -> Any:
+        match node:
+            case ex.Constant(value):
+                return value
+            case ex.Column(index):
+                return self.variables[index]
+            case ex.Sum(terms):
+                return self.scip.quicksum(self.expression(t) for t in terms)
+            case ex.Product(factors):
+                return self.scip.quickprod(self.expression(f) for f in factors)
+            case ex.Power(base, exponent):
+                if isinstance(exponent, ex.Constant):
+                    return self.expression(base) ** exponent.value
+                # a^b = exp(b log a), for the positive a where it is defined
+                return self.scip.exp(self.expression(exponent) * self.scip.log(self.expression(base)))
+            case ex.Call("abs", argument):
+                return abs(self.expression(argument))
+            case ex.Call(function, argument):
+                return getattr(self.scip, function)(self.expression(argument))
+            case _:
+                raise TypeError(f"Not an expression: {node!r}")

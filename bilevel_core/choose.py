@@ -1,0 +1,96 @@
+"""Which solver takes a problem, and why the others do not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bilevel_core.errors import MissingError, RefusedError, unknown
+from bilevel_core.plugins.registry import Registry, get_registry
+from bilevel_core.problems.base import Problem
+from bilevel_core.run.options import read
+from bilevel_core.solvers.base import Accepted, Refused, Solver
+from bilevel_core.traits import Traits, derive_traits
+
+
+@dataclass(frozen=True)
+class Classification:
+    """What class a problem is of, and what every registered solver says of it.
+
+    Attributes:
+        traits: sizes and properties.
+        verdicts: by solver name: `Accepted` with what it would do, or `Refused` with the reason.
+        chosen: the solver that ``auto`` takes; None when no solver takes the problem.
+    """
+
+    traits: Traits
+    verdicts: Mapping[str, Accepted | Refused]
+    chosen: str | None
+
+    def __str__(self) -> str:
+        t = self.traits
+        lines = [
+            f"class     {t.label}",
+            f"leader    {t.upper_variables} variable(s), {t.upper_integers} integer; {t.upper_rows} constraint(s)"
+            + (", some contain followers' variables" if t.coupled else ""),
+            f"followers {len(t.followers)} with {t.lower_variables} variable(s), {t.lower_integers} integer; "
+            f"{sum(f.rows for f in t.followers)} constraint(s)",
+            f"solver    {self.chosen or 'none takes this problem'}",
+        ]
+        for name, verdict in self.verdicts.items():
+            if isinstance(verdict, Accepted):
+                lines.append(f"  + {name}: {verdict.how}; claims at most {verdict.claim}")
+            else:
+                instead = f" Instead: {verdict.instead}." if verdict.instead else ""
+                lines.append(f"  - {name}: {verdict.reason}.{instead}")
+        return "\n".join(lines)
+
+
+def classification(problem: Problem, registry: Registry | None = None) -> Classification:
+    """Ask every registered solver, with its default options. A solver that cannot be loaded counts as refusing."""
+    registry = registry or get_registry()
+    traits = derive_traits(problem)
+    verdicts: dict[str, Accepted | Refused] = {}
+    for name, spec in sorted(registry.solvers.items(), key=lambda item: (-item[1].priority, item[0])):
+        try:
+            verdicts[name] = spec.load()().accepts(traits)
+        except MissingError as error:
+            verdicts[name] = Refused(f"it cannot be loaded: {error}", spec.install)
+    chosen = next((name for name, v in verdicts.items() if isinstance(v, Accepted)), None)
+    return Classification(traits, verdicts, chosen)
+
+
+def build_solver(
+    problem: Problem, name: str, options: Mapping[str, Any], registry: Registry | None = None
+) -> tuple[str, Solver, Accepted]:
+    """The solver to use, made with its options.
+
+    Raises:
+        UsageError: no solver has that name, or an option is wrong.
+        RefusedError: it does not take the problem (or, for ``auto``, none does); the message gives the reasons.
+        MissingError: its code cannot be imported.
+    """
+    registry = registry or get_registry()
+    traits = derive_traits(problem)
+    if name == "auto":
+        found = classification(problem, registry)
+        if found.chosen is None:
+            reasons = "; ".join(f"{k}: {v.reason}" for k, v in found.verdicts.items() if isinstance(v, Refused))
+            needs = next((v.instead for v in found.verdicts.values() if isinstance(v, Refused) and v.instead), "")
+            raise RefusedError(
+                f"No installed solver takes this problem ({traits.label}): {reasons}."
+                + (f" It needs {needs}." if needs else "")
+            )
+        name = found.chosen
+    if name not in registry.solvers:
+        raise unknown("solver", name, registry.solvers, see="`bilevel solvers` lists them.")
+    factory = registry.solvers[name].load()
+    solver: Solver = factory(**read(factory, options, kind="option", owner=f"solver {name!r}"))
+    verdict = solver.accepts(traits)
+    if isinstance(verdict, Refused):
+        others = [k for k, v in classification(problem, registry).verdicts.items() if isinstance(v, Accepted)]
+        hint = f" These take it: {', '.join(others)}." if others else ""
+        instead = f" What could solve it: {verdict.instead}." if verdict.instead else ""
+        raise RefusedError(f"Solver {name!r} does not take this problem: {verdict.reason}.{instead}{hint}")
+    return name, solver, verdict

@@ -1,0 +1,253 @@
+"""Bounds for the pairs of an optimality system: where a big-M may come from, and whether it is proven.
+
+Slacks: interval arithmetic over the columns' bounds, else a linear program over the high-point relaxation. Both are
+valid, since every bilevel feasible point lies in that relaxation.
+
+Multipliers: the relaxation says nothing of them (finding valid bounds is NP-hard in general: Kleinert, Labbé, Plein
+and Schmidt 2020). Two proofs are tried. (1) By Carathéodory's theorem every optimal answer has multipliers whose
+columns of the stationarity system are linearly independent; where the system is small all its bases are enumerated,
+and the largest basic multiplier bounds what is needed. (2) A linear program that maximises the multiplier over the
+stationarity system and the high-point relaxation; finite where the multipliers are bounded altogether.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+
+from bilevel_core.backends import SolveStatus
+from bilevel_core.backends.highs import Highs
+from bilevel_core.errors import BackendError
+from bilevel_core.program import INF, Function, Program, Row, Variable, linear
+from bilevel_core.reductions.bigm import PairBounds
+from bilevel_core.reductions.kkt import Multiplier
+
+MAX_BASES = 20_000
+GUESS = 1e3
+MARGIN = 1.0 + 1e-6
+"""A proven bound is widened by this factor (and 1e-6), so that tolerances cannot make it cut."""
+
+
+def derive_bounds(system: Program, high_point: Program, multipliers: tuple[Multiplier, ...]) -> list[PairBounds]:
+    """The bounds that can be proven: one entry per complementarity pair of ``system`` (what `OptimalityConditions`
+    produced), in order. A bound without proof is infinite and marked unproven.
+    """
+    relaxation = replace(
+        high_point,
+        columns=tuple(replace(c, integer=False) for c in high_point.columns),
+        rows=tuple(r for r in high_point.rows if r.function.degree <= 1),
+    )
+    ranges = _Ranges(relaxation)
+    dual = _multiplier_bounds(system, relaxation, multipliers, ranges)
+    out: list[PairBounds] = []
+    for m in multipliers:
+        multiplier, slack = dual.get(m.column, math.inf), _widen(max(0.0, ranges(m.slack)[1]))
+        out.append(PairBounds(multiplier, slack, math.isfinite(multiplier), math.isfinite(slack)))
+    return out
+
+
+def first_bounds(
+    derived: Sequence[PairBounds], multiplier_bound: float | None, slack_bound: float | None
+) -> list[PairBounds]:
+    """The bounds to start with: proven ones; a user's where it is smaller (then unproven) or nothing is proven; else
+    a guess.
+    """
+    out: list[PairBounds] = []
+    for d in derived:
+        multiplier, multiplier_proven = _choose(d.multiplier, multiplier_bound)
+        slack, slack_proven = _choose(d.slack, slack_bound)
+        out.append(PairBounds(multiplier, slack, multiplier_proven, slack_proven))
+    return out
+
+
+def enlarge(
+    bounds: Sequence[PairBounds], derived: Sequence[PairBounds], touched: Sequence[tuple[int, str]]
+) -> list[PairBounds]:
+    """The bounds named in ``touched`` (pair, ``multiplier`` or ``slack``) tenfold, or proven where that is less."""
+    out = list(bounds)
+    for k, kind in touched:
+        if kind == "multiplier":
+            value, proven = _choose(derived[k].multiplier, 10.0 * out[k].multiplier)
+            out[k] = replace(out[k], multiplier=value, multiplier_proven=proven)
+        else:
+            value, proven = _choose(derived[k].slack, 10.0 * out[k].slack)
+            out[k] = replace(out[k], slack=value, slack_proven=proven)
+    return out
+
+
+def unproven(bounds: Sequence[PairBounds]) -> list[tuple[int, str]]:
+    """(pair, ``multiplier`` or ``slack``) for every bound that is not proven."""
+    out = [(k, "multiplier") for k, b in enumerate(bounds) if not b.multiplier_proven]
+    return out + [(k, "slack") for k, b in enumerate(bounds) if not b.slack_proven]
+
+
+def _widen(bound: float) -> float:
+    return bound * MARGIN + 1e-6 if bound > 0.0 else 0.0
+
+
+def _choose(proven: float, given: float | None) -> tuple[float, bool]:
+    if math.isfinite(proven):
+        return (proven, True) if given is None or given >= proven else (given, False)
+    return (GUESS if given is None else given), False
+
+
+class _Ranges:
+    """The range of a function over a linear relaxation, as (lowest, highest); infinite where not known."""
+
+    def __init__(self, relaxation: Program) -> None:
+        self.relaxation = relaxation
+
+    def __call__(self, f: Function) -> tuple[float, float]:
+        low, high = interval(f, self.relaxation)
+        if f.degree > 1:
+            return low, high
+        if not math.isfinite(low):
+            low = -self._largest(-f)
+        if not math.isfinite(high):
+            high = self._largest(f)
+        return low, high
+
+    def _largest(self, f: Function) -> float:
+        try:
+            solution = Highs().solve(replace(self.relaxation, objective=-f))
+        except BackendError:
+            return math.inf
+        return -solution.objective if solution.status is SolveStatus.OPTIMAL else math.inf
+
+
+def interval(f: Function, program: Program) -> tuple[float, float]:
+    """Interval arithmetic over the columns' bounds; infinite for nonlinear terms."""
+    if f.nonlinear is not None:
+        return -math.inf, math.inf
+    low = high = f.constant
+    box = [(c.lower, c.upper) for c in program.columns]
+    for i, c in f.linear.items():
+        ends = (c * box[i][0], c * box[i][1])
+        low, high = low + min(ends), high + max(ends)
+    for (i, j), c in f.quadratic.items():
+        corners = [c * _times(a, b) for a in box[i] for b in box[j]]
+        if i == j:
+            corners = [c * _times(a, a) for a in box[i]]
+            if box[i][0] <= 0.0 <= box[i][1]:
+                corners.append(0.0)
+        low, high = low + min(corners), high + max(corners)
+    return low, high
+
+
+def _times(a: float, b: float) -> float:
+    return 0.0 if a == 0.0 or b == 0.0 else a * b
+
+
+def _multiplier_bounds(
+    system: Program,
+    relaxation: Program,
+    multipliers: tuple[Multiplier, ...],
+    ranges: Callable[..., tuple[float, float]],
+) -> dict[int, float]:
+    """Proven bounds by multiplier column; a column is absent where there is no proof."""
+    inequality = {m.column for m in multipliers}
+    width = len(relaxation.columns)
+    slack_columns = {m.slack_column for m in multipliers}
+    dual_columns = {k for k in range(width, len(system.columns)) if k not in slack_columns}
+    stationarity = [r for r in system.rows if r.name.startswith("stationarity[")]
+    out: dict[int, float] = {}
+    for block in _blocks(stationarity, dual_columns):
+        out.update(_block_bounds(block, dual_columns, inequality, ranges))
+    return out
+
+
+def _blocks(rows: list[Row], dual_columns: set[int]) -> list[list[Row]]:
+    """Stationarity rows that share no multiplier fall apart: bases are enumerated in each part alone."""
+    parts: list[tuple[set[int], list[Row]]] = []
+    for row in rows:
+        touched, members = set(row.function.columns & dual_columns), [row]
+        rest: list[tuple[set[int], list[Row]]] = []
+        for columns, others in parts:
+            if columns & touched:
+                touched |= columns
+                members = others + members
+            else:
+                rest.append((columns, others))
+        parts = [*rest, (touched, members)]
+    return [members for columns, members in parts if columns]
+
+
+def _block_bounds(
+    rows: list[Row], dual_columns: set[int], inequality: set[int], ranges: Callable[..., tuple[float, float]]
+) -> Mapping[int, float]:
+    columns = sorted({i for r in rows for i in r.function.columns & dual_columns})
+    position = {c: k for k, c in enumerate(columns)}
+    matrix = np.zeros((len(rows), len(columns)))
+    low, high = np.zeros(len(rows)), np.zeros(len(rows))
+    for k, row in enumerate(rows):
+        f = row.function
+        if f.nonlinear is not None or any(i in dual_columns or j in dual_columns for i, j in f.quadratic):
+            return {}  # coefficients of multipliers vary with x or y: no constant system to enumerate
+        for i, c in f.linear.items():
+            if i in position:
+                matrix[k, position[i]] = c
+        rest = Function(f.constant, {i: c for i, c in f.linear.items() if i not in position}, f.quadratic)
+        low[k], high[k] = ranges(rest)
+    signs = np.array([c in inequality for c in columns])
+    found = _enumerate(matrix, low, high, signs) if np.isfinite(low).all() and np.isfinite(high).all() else None
+    if found is None:
+        found = _by_program(matrix, low, high, signs)
+    return {c: _widen(found[k]) for k, c in enumerate(columns) if c in inequality and math.isfinite(found[k])}
+
+
+def _enumerate(matrix: np.ndarray, low: np.ndarray, high: np.ndarray, signs: np.ndarray) -> np.ndarray | None:
+    """The largest basic multipliers of ``matrix @ multiplier = -b`` over all bases and all b in [low, high]."""
+    rows = _independent_rows(matrix)
+    a, b_low, b_high = matrix[rows], low[rows], high[rows]
+    rank = len(rows)
+    if rank == 0 or math.comb(matrix.shape[1], rank) > MAX_BASES:
+        return None
+    largest = np.zeros(matrix.shape[1])
+    for basis in combinations(range(matrix.shape[1]), rank):
+        square = a[:, basis]
+        if np.linalg.svd(square, compute_uv=False)[-1] < 1e-10:
+            continue
+        inverse = -np.linalg.inv(square)
+        ends = inverse[:, :, None] * np.stack([b_low, b_high], axis=1)[None, :, :]
+        upper = ends.max(axis=2).sum(axis=1)
+        # A basis that needs a negative multiplier for every b belongs to no optimal answer.
+        signed = signs[list(basis)]
+        if (upper[signed] < -1e-9).any():
+            continue
+        for k, value in zip(basis, upper, strict=True):
+            largest[k] = max(largest[k], value)
+    return largest
+
+
+def _independent_rows(matrix: np.ndarray) -> list[int]:
+    rows: list[int] = []
+    for k in range(len(matrix)):
+        if np.linalg.matrix_rank(matrix[[*rows, k]]) == len(rows) + 1:
+            rows.append(k)
+    return rows
+
+
+def _by_program(matrix: np.ndarray, low: np.ndarray, high: np.ndarray, signs: np.ndarray) -> np.ndarray:
+    """Each multiplier maximised over ``-high <= matrix @ multiplier <= -low``; infinite where unbounded."""
+    columns = tuple(Variable(f"m{k}", 0.0 if s else -INF) for k, s in enumerate(signs))
+    rows = tuple(
+        Row(f"r{k}", linear({j: float(c) for j, c in enumerate(matrix[k]) if c}), -float(high[k]), -float(low[k]))
+        for k in range(len(matrix))
+    )
+    out = np.full(len(columns), math.inf)
+    for k in range(len(columns)):
+        if not signs[k]:
+            continue
+        try:
+            solution = Highs().solve(Program(columns, linear({k: -1.0}), rows))
+        except BackendError:
+            continue
+        if solution.status is SolveStatus.OPTIMAL:
+            out[k] = max(0.0, -solution.objective)
+        elif solution.status is SolveStatus.INFEASIBLE:
+            out[k] = 0.0  # no optimal answer at all
+    return out

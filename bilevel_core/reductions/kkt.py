@@ -1,0 +1,136 @@
+"""Optimality conditions: each follower replaced by its Karush-Kuhn-Tucker system.
+
+Source: Fortuny-Amat and McCarl (1981); Allende and Still (2013); Dempe and Zemkoho (2014). Exact when every follower
+is convex for every x and has a constraint qualification (linear constraints suffice). What comes out still has
+complementarity pairs; `Sos1`, `BigM`, ... express those.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from bilevel_core.program import (
+    INF,
+    BilevelProgram,
+    Function,
+    Level,
+    Program,
+    Row,
+    Variable,
+    append_columns,
+    linear,
+    total,
+)
+from bilevel_core.reductions.base import Reduction
+
+
+@dataclass(frozen=True)
+class Multiplier:
+    """A multiplier of a follower's inequality: where it stands, and the inequality ``slack(v) >= 0`` it belongs to."""
+
+    column: int
+    slack_column: int
+    slack: Function
+    follower: int
+
+
+class OptimalityConditions(Reduction[BilevelProgram, Program]):
+    """Stationarity, primal feasibility, and one complementarity pair (multiplier, slack) per inequality.
+
+    An inequality becomes ``slack = ...`` with a nonnegative slack column. Variable bounds of a follower are
+    constraints of its and get multipliers. A slack that is itself a column with lower bound 0 is not introduced anew.
+    Rows without the follower's own variables get no multiplier: they are plain constraints. A column fixed by its
+    bounds has no stationarity condition.
+    """
+
+    def __init__(self) -> None:
+        self.multipliers: tuple[Multiplier, ...] = ()
+        self._width = 0
+
+    def accepts(self, source: BilevelProgram) -> str | None:
+        """Refuses followers with integer variables: those have no such system."""
+        for follower in source.followers:
+            for i in follower.columns:
+                if source.columns[i].integer and not source.columns[i].fixed:
+                    return f"variable {source.columns[i].name!r} of follower {follower.name!r} is integer"
+        return None
+
+    def apply(self, source: BilevelProgram) -> Program:
+        """The single-level program; see the class."""
+        build = _Builder(source)
+        for k, follower in enumerate(source.followers):
+            build.follower(k, follower)
+        self.multipliers = tuple(build.multipliers)
+        self._width = len(source.columns)
+        pairs = tuple((m.column, m.slack_column) for m in self.multipliers)
+        return Program(
+            append_columns(source.columns, build.columns),
+            source.leader.objective,
+            source.leader.rows + tuple(build.rows),
+            complementarities=pairs,
+        )
+
+    def invert(self, values: np.ndarray) -> np.ndarray:
+        """Drop multipliers and slacks."""
+        return values[: self._width]
+
+
+class _Builder:
+    """Collects the columns and rows that the followers' systems add."""
+
+    def __init__(self, source: BilevelProgram) -> None:
+        self.source = source
+        self.columns: list[Variable] = []
+        self.rows: list[Row] = []
+        self.multipliers: list[Multiplier] = []
+
+    def _new(self, name: str, lower: float = 0.0) -> int:
+        self.columns.append(Variable(name, lower))
+        return len(self.source.columns) + len(self.columns) - 1
+
+    def follower(self, index: int, level: Level) -> None:
+        columns = self.source.columns
+        own = [i for i in level.columns if not columns[i].fixed]
+        own_set = set(own)
+        # Lagrangian terms by column: d/dy of  f + sum lambda (g - b).
+        stationarity: dict[int, list[Function]] = {i: [] for i in own}
+        for i in own:
+            if i in level.objective.columns:
+                stationarity[i].append(level.objective.partial(i))
+
+        def lagrangian(multiplier: int, f: Function, sign: float) -> None:
+            for i in own:
+                if i in f.columns:
+                    stationarity[i].append(f.partial(i).times(linear({multiplier: sign})))
+
+        for row in level.rows:
+            if row.function.columns.isdisjoint(own_set):
+                self.rows.append(row)
+                continue
+            if row.equality:
+                self.rows.append(row)
+                lagrangian(self._new(f"mu[{row.name}]", -INF), row.function, 1.0)
+                continue
+            for side, bound, sign in (("", row.upper, 1.0), (":lower", row.lower, -1.0)):
+                if math.isfinite(bound):
+                    multiplier = self._new(f"lambda[{row.name}{side}]")
+                    lagrangian(multiplier, row.function, sign)
+                    self._pair(multiplier, f"{row.name}{side}", (Function(bound) - row.function).scaled(sign), index)
+        for i in own:
+            for side, bound, sign in (("lower", columns[i].lower, -1.0), ("upper", columns[i].upper, 1.0)):
+                if math.isfinite(bound):
+                    multiplier = self._new(f"lambda[{columns[i].name}:{side}]")
+                    slack = linear({i: -sign}, sign * bound)
+                    stationarity[i].append(linear({multiplier: sign}))
+                    existing = i if side == "lower" and bound == 0.0 else None
+                    self._pair(multiplier, f"{columns[i].name}:{side}", slack, index, existing)
+        self.rows += [Row(f"stationarity[{columns[i].name}]", total(stationarity[i]), 0.0, 0.0) for i in own]
+
+    def _pair(self, multiplier: int, name: str, slack: Function, index: int, existing: int | None = None) -> None:
+        if existing is None:
+            existing = self._new(f"slack[{name}]")
+            self.rows.append(Row(f"slack[{name}]", slack - linear({existing: 1.0}), 0.0, 0.0))
+        self.multipliers.append(Multiplier(multiplier, existing, slack, index))

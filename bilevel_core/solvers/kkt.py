@@ -1,0 +1,276 @@
+"""`kkt`: each follower replaced by its optimality conditions, the pairs by sets or binaries; solved to optimality.
+
+Good at: linear and convex quadratic followers, any leader that SCIP takes, integer leader variables, several followers.
+Bad at: many pairs (hundreds to thousands, by structure), followers with integers or nonconvex ones (refused).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from bilevel_core.backends import Solution, SolveStatus
+from bilevel_core.backends.scip import Scip
+from bilevel_core.errors import BackendError, UsageError
+from bilevel_core.problems.base import AlgebraicProblem
+from bilevel_core.program import BilevelProgram, Program
+from bilevel_core.reductions.bigm import BigM
+from bilevel_core.reductions.bounds import derive_bounds, enlarge, first_bounds, unproven
+from bilevel_core.reductions.kkt import OptimalityConditions
+from bilevel_core.reductions.sos1 import Sos1
+from bilevel_core.result import Claim, Result, Termination
+from bilevel_core.run import RunContext
+from bilevel_core.solvers.assemble import with_point, without_point
+from bilevel_core.solvers.base import Accepted, Refused, Solver
+from bilevel_core.solvers.diagnose import PROBES, bounded, why_infeasible
+from bilevel_core.solvers.single_level import pick, polish, settings
+from bilevel_core.traits import Traits, derive_traits
+
+AGREEMENT = 1e-5
+"""Relative difference between a branch-and-bound's objective and that of its cleaned point that is put down to
+tolerances; beyond it the tolerances were abused (a large bound times a small binary) and nothing is claimed."""
+
+
+def _option(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+def _no_options() -> dict[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True)
+class KKT(Solver):
+    """Single-level reformulation by the Karush-Kuhn-Tucker conditions.
+
+    Source: Fortuny-Amat and McCarl (1981). Exact for followers that are convex with linear constraints; for convex
+    quadratic constraints multipliers may not exist at the optimum, and the claim is ``stationary`` at most.
+    """
+
+    complementarity: Literal["sos1", "bigm"] = _option(
+        "sos1", "how pairs are expressed: special ordered sets (SCIP), or binaries with bounds (HiGHS where it can)"
+    )
+    backend: Literal["auto", "scip", "highs"] = _option("auto", "which backend solves the single-level program")
+    gap: float = _option(1e-6, "relative optimality gap at which the search may stop")
+    multiplier_bound: float | None = _option(
+        None, "bigm: bound on every multiplier; derived where it can be, else a guess that is enlarged"
+    )
+    slack_bound: float | None = _option(
+        None, "bigm: bound on every slack; derived where it can be, else a guess that is enlarged"
+    )
+    max_enlargements: int = _option(6, "bigm: how often unproven bounds that are leaned on grow tenfold")
+    backend_options: dict[str, Any] = field(
+        default_factory=_no_options, metadata={"help": "passed to the backend as they are: backend_options.NAME=VALUE"}
+    )
+
+    def __post_init__(self) -> None:
+        if self.complementarity == "sos1" and self.backend == "highs":
+            raise UsageError("HiGHS has no special ordered sets: use complementarity=bigm, or backend=scip.")
+        if self.complementarity == "sos1" and (self.multiplier_bound is not None or self.slack_bound is not None):
+            raise UsageError("multiplier_bound and slack_bound belong to complementarity=bigm; sos1 needs no bounds.")
+        for name in ("multiplier_bound", "slack_bound"):
+            value = getattr(self, name)
+            if value is not None and not (np.isfinite(value) and value > 0.0):
+                raise UsageError(f"Expected a positive number for {name}, got {value!r}.")
+        if not 0.0 <= self.gap < 1.0:
+            raise UsageError(f"Expected a gap in [0, 1), got {self.gap!r}.")
+        if self.max_enlargements < 0:
+            raise UsageError(f"Expected max_enlargements >= 0, got {self.max_enlargements}.")
+
+    def accepts(self, traits: Traits) -> Accepted | Refused:
+        """Algebraic problems whose followers are known to be convex and continuous."""
+        if traits.form != "algebraic":
+            return Refused("its levels are callables, not expressions", "a differentiable solver")
+        for f in traits.followers:
+            if f.integers:
+                return Refused(
+                    f"follower {f.name!r} has {f.integers} integer variable(s), so it has no optimality conditions",
+                    "an exact mixed-integer bilevel solver (branch-and-cut)",
+                )
+            if f.convex is False:
+                return Refused(
+                    f"follower {f.name!r} is nonconvex, so points that satisfy its optimality conditions need not be "
+                    "optimal for it",
+                    "a global solver for nonconvex followers (global)",
+                )
+            if f.convex is None:
+                return Refused(
+                    f"follower {f.name!r} has nonlinear terms beyond degree two, whose convexity is not known",
+                    "a global solver for nonconvex followers (global)",
+                )
+        exact = all(f.constraints == "linear" for f in traits.followers)
+        backend = {"sos1": "SCIP", "bigm": "HiGHS where it can, else SCIP"}[self.complementarity]
+        if self.backend != "auto":
+            backend = {"scip": "SCIP", "highs": "HiGHS"}[self.backend]
+        how = f"optimality conditions, complementarity by {self.complementarity}, solved by {backend}"
+        return Accepted(how, "global" if exact else "stationary")
+
+    def run(self, problem: AlgebraicProblem, context: RunContext) -> Result:
+        """See `Solver.run`."""
+        return _Run(self, problem, context).result()
+
+
+class _Run:
+    """One run: the chain, the backend's solves, and what they amount to."""
+
+    def __init__(self, options: KKT, problem: AlgebraicProblem, context: RunContext) -> None:
+        self.options = options
+        self.problem = problem
+        self.context = context
+        self.program = problem.program()
+        self.nodes = 0
+        self.versions: dict[str, str] = {}
+        accepted = options.accepts(derive_traits(problem))
+        self.exact = isinstance(accepted, Accepted) and accepted.claim == Claim.GLOBAL
+        self.proven = True
+        self.notes: list[str] = []
+
+    def result(self) -> Result:
+        if self.context.expired:
+            return self._pointless(Termination.TIME_LIMIT, "No time was left to start.")
+        self.context.report("phase", message=f"optimality conditions, pairs by {self.options.complementarity}")
+        solution = self.solve_system(self.program, watch=True)
+        if solution.values is None:
+            return self._no_point(solution)
+        claim = Claim.FEASIBLE
+        if solution.status is SolveStatus.OPTIMAL:
+            claim = (Claim.GLOBAL if self.exact else Claim.STATIONARY) if self.proven else Claim.FEASIBLE
+            if not self.exact:
+                self.notes.append(
+                    "A follower has quadratic constraints, and multipliers need not exist at the optimum: the point "
+                    "is stationary, and better ones without multipliers are not excluded."
+                )
+        return with_point(
+            self.problem,
+            solution.values,
+            self.context,
+            termination=_TERMINATIONS.get(solution.status, Termination.ERROR),
+            claim=claim,
+            bound=solution.bound if self.proven and self.exact else None,
+            counts={"nodes": self.nodes},
+            versions=self.versions,
+            message=" ".join(self.notes),
+        )
+
+    def solve_system(self, program: BilevelProgram, *, watch: bool = False) -> Solution:
+        """Solve the optimality system of a bilevel program; values are those of the bilevel program's columns."""
+        conditions = OptimalityConditions()
+        system = conditions.apply(program)
+        if self.options.complementarity == "sos1":
+            solution = self._search(Sos1().apply(system), watch=watch)
+        else:
+            solution = self._search_big_m(program, conditions, system, watch=watch)
+        if solution.values is None:
+            return solution
+        return self._cleaned(conditions, system, solution)
+
+    def _search(self, target: Program, *, watch: bool) -> Solution:
+        solution = self._solve(target, watch=watch)
+        if solution.status in (SolveStatus.UNBOUNDED, SolveStatus.INFEASIBLE_OR_UNBOUNDED):
+            solution, unbounded = bounded(target, self._solve)
+            if unbounded:
+                return Solution(SolveStatus.UNBOUNDED)
+        return solution
+
+    def _solve(self, target: Program, *, watch: bool = False) -> Solution:
+        backend = pick(target, self.options.backend)
+        self.versions[backend.name] = backend.version()
+        how = settings(self.context, self.program.leader, gap=self.options.gap, options=self.options.backend_options)
+        solution = backend.solve(target, how if watch else replace(how, progress=None))
+        self.nodes += solution.nodes
+        return solution
+
+    def _search_big_m(
+        self, program: BilevelProgram, conditions: OptimalityConditions, system: Program, *, watch: bool
+    ) -> Solution:
+        options = self.options
+        derived = derive_bounds(system, program.high_point(), conditions.multipliers)
+        bounds = first_bounds(derived, options.multiplier_bound, options.slack_bound)
+        leaning = False
+        for attempt in range(options.max_enlargements + 1):
+            reduction = BigM(bounds)
+            solution = self._search(reduction.apply(system), watch=watch)
+            if solution.values is not None:
+                values = reduction.invert(solution.values)
+                solution = replace(solution, values=values)
+                touched = reduction.at_bound(values)
+            elif solution.status is SolveStatus.INFEASIBLE:
+                touched = unproven(bounds)
+            else:
+                break
+            leaning = bool(touched)
+            if not touched or attempt == options.max_enlargements or self.context.expired:
+                break
+            self.context.report("phase", message=f"enlarging {len(touched)} bound(s) that were leaned on")
+            bounds = enlarge(bounds, derived, touched)
+        open_bounds = unproven(bounds)
+        if open_bounds:
+            self.proven = False
+            self.notes.append(
+                f"{len(open_bounds)} bound(s) of multipliers or slacks could not be proven"
+                + (", and the answer leans on some of them" if leaning else "")
+                + ": better points may be cut off. complementarity=sos1 needs no bounds."
+            )
+        return solution  # pyright: ignore[reportPossiblyUnboundVariable]
+
+    def _cleaned(self, conditions: OptimalityConditions, system: Program, solution: Solution) -> Solution:
+        assert solution.values is not None
+        clean = polish(system, solution.values)
+        if clean is None or clean.values is None:
+            return replace(solution, values=conditions.invert(solution.values))
+        if abs(clean.objective - solution.objective) > AGREEMENT * max(1.0, abs(clean.objective)):
+            self.proven = False
+            self.notes.append(
+                f"The search ended at {self.program.leader.in_users_sense(solution.objective):.6g}, but that leaned on "
+                "tolerances: with exact complementarity the same choice of active constraints gives "
+                f"{self.program.leader.in_users_sense(clean.objective):.6g}."
+            )
+        return replace(solution, values=conditions.invert(clean.values), objective=clean.objective)
+
+    def _no_point(self, solution: Solution) -> Result:
+        if solution.status is SolveStatus.UNBOUNDED:
+            return self._pointless(
+                Termination.UNBOUNDED,
+                f"Bilevel feasible points exist on which the leader's objective is better than {PROBES[-1]:g}.",
+            )
+        if solution.status is SolveStatus.INFEASIBLE:
+            if not self.exact:
+                return self._pointless(
+                    Termination.CONVERGED,
+                    "The optimality conditions have no solution. A follower has quadratic constraints, so that does "
+                    "not prove the problem infeasible: its solutions may have no multipliers.",
+                )
+            return self._infeasible()
+        if solution.status in (SolveStatus.TIME_LIMIT, SolveStatus.INTERRUPTED):
+            return self._pointless(_TERMINATIONS[solution.status], "No point was found before the stop.")
+        raise BackendError(solution.message or f"The backend ended {solution.status} without a point.")
+
+    def _infeasible(self) -> Result:
+        """Infeasible within unproven bounds proves nothing: sets, which need no bounds, have the last word."""
+        exact = self
+        if not self.proven:
+            if self.options.backend == "highs" or not Scip().available().available:
+                return self._pointless(Termination.CONVERGED, "No point within the bounds tried. " + self.notes[-1])
+            options = replace(self.options, complementarity="sos1", multiplier_bound=None, slack_bound=None)
+            exact = _Run(options, self.problem, self.context)
+            if exact.solve_system(self.program).status is not SolveStatus.INFEASIBLE:
+                return self._pointless(
+                    Termination.CONVERGED, "No point within the bounds tried, but complementarity=sos1 finds one."
+                )
+        termination, message = why_infeasible(self.program, exact.solve_system, self.context.remaining())
+        if exact is not self:
+            message += " Confirmed with special ordered sets, since bounds could not be proven."
+        return self._pointless(termination, message)
+
+    def _pointless(self, termination: Termination, message: str) -> Result:
+        return without_point(termination, self.context, message, counts={"nodes": self.nodes}, versions=self.versions)
+
+
+_TERMINATIONS = {
+    SolveStatus.OPTIMAL: Termination.CONVERGED,
+    SolveStatus.LOCALLY_OPTIMAL: Termination.CONVERGED,
+    SolveStatus.TIME_LIMIT: Termination.TIME_LIMIT,
+    SolveStatus.INTERRUPTED: Termination.STOPPED_BY_USER,
+}

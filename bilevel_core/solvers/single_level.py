@@ -1,0 +1,109 @@
+"""Solving the single-level program of a chain: choosing the backend, watching progress, cleaning the point."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from bilevel_core.backends import Backend, Solution, SolveSettings
+from bilevel_core.backends.highs import Highs
+from bilevel_core.backends.ipopt import Ipopt
+from bilevel_core.backends.scip import Scip
+from bilevel_core.errors import BackendError, MissingError, RefusedError
+from bilevel_core.program import Level, Program, Row
+from bilevel_core.run import RunContext
+
+BACKENDS: dict[str, type[Backend]] = {"highs": Highs, "scip": Scip}
+
+
+def pick(program: Program, wanted: str = "auto") -> Backend:
+    """The backend for a program: the one asked for, else HiGHS where it can, else SCIP.
+
+    Raises:
+        RefusedError: the backend asked for, or every one, does not take the program.
+        MissingError: it does not work here.
+    """
+    names = list(BACKENDS) if wanted == "auto" else [wanted]
+    reasons: list[str] = []
+    for name in names:
+        backend = BACKENDS[name]()
+        reason = backend.accepts(program)
+        if reason is None:
+            state = backend.available()
+            if state.available:
+                return backend
+            raise MissingError(f"Backend {name!r} does not work here: {state.reason}. See `bilevel doctor`.")
+        reasons.append(f"{name}: {reason}")
+    raise RefusedError("No backend takes the reformulated problem. " + "; ".join(reasons) + ".")
+
+
+def settings(
+    context: RunContext,
+    level: Level,
+    *,
+    gap: float | None = None,
+    options: Mapping[str, Any] | None = None,
+    start: np.ndarray | None = None,
+) -> SolveSettings:
+    """Settings that report to the run. ``level`` is the leader: figures are shown in its sense."""
+    best: list[float] = []
+
+    def progress(objective: float | None, bound: float | None, nodes: int) -> bool:
+        shown = None if bound is None else level.in_users_sense(bound)
+        if objective is None:
+            return context.report("iteration", objective=None, bound=shown, nodes=nodes)
+        value = level.in_users_sense(objective)
+        improved = not best or objective < best[-1] - 1e-9 * max(1.0, abs(objective))
+        if improved:
+            best.append(objective)
+        kind = "incumbent" if improved else "iteration"
+        return context.report(kind, objective=value, bound=shown, nodes=nodes)
+
+    return SolveSettings(
+        time_limit=context.remaining(),
+        seed=context.seed,
+        gap=gap,
+        start=start,
+        options=dict(options or {}),
+        progress=progress,
+    )
+
+
+def polish(program: Program, values: np.ndarray) -> Solution | None:
+    """The same point without the branch-and-bound's tolerances.
+
+    Integers are fixed at the nearest integer, and of each pair or set all columns but the largest at zero; what is
+    left is solved again to a tight tolerance. None when that fails or is no cleaner.
+    """
+    fixed: dict[int, float] = {}
+    for i, c in enumerate(program.columns):
+        if c.integer:
+            fixed[i] = float(round(values[i]))
+    for group in (*program.complementarities, *program.sos1):
+        keep = max(group, key=lambda k: abs(values[k]))
+        fixed.update({k: 0.0 for k in group if k != keep})
+    rest = _with_margin(replace(program.fix(fixed), complementarities=(), sos1=()))
+    before = program.violation(values)
+    for backend in (Highs(), Ipopt()):
+        if backend.accepts(rest) is not None:
+            continue
+        try:
+            solution = backend.solve(rest, SolveSettings(start=values, time_limit=30.0))
+        except BackendError:
+            continue
+        if solution.values is not None and solution.solved and program.violation(solution.values) <= max(1e-9, before):
+            return solution
+    return None
+
+
+def _with_margin(program: Program) -> Program:
+    """Rows whose columns are all fixed hold up to rounding only: leave them out, they were checked before."""
+    rows: list[Row] = []
+    for row in program.rows:
+        if all(program.columns[i].fixed for i in row.function.columns):
+            continue
+        rows.append(row)
+    return replace(program, rows=tuple(rows))

@@ -1,0 +1,210 @@
+"""The check of one point: residuals, each follower re-solved at the fixed x, the gap, and the leader's alternatives.
+
+What decides is the user's own model (`AlgebraicProblem.evaluate`) and a solve that is globally valid for the
+follower's class; nothing comes from the solver that produced the point.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bilevel_core.backends import SolveStatus
+from bilevel_core.problems.base import AlgebraicProblem, Residuals
+from bilevel_core.program import BilevelProgram
+from bilevel_core.result import Certificate, Claim, Verdict
+from bilevel_core.verification.response import Answer, Task, answer, best_for_leader, hinges_on_tolerance
+
+_FINE = "Feasible at both levels, and the follower's answer is optimal."
+
+Map = Callable[[Callable[[Task], Answer], Sequence[Task]], list[Answer]]
+
+
+@dataclass(frozen=True)
+class Tolerances:
+    """What counts as zero.
+
+    Attributes:
+        feasibility: violation of a row, bound or integrality, relative to the row's scale.
+        gap: difference between a follower's objective and its optimal value, relative to max(1, |value|).
+        objective: difference between two values of the leader's objective, relative to max(1, |value|).
+        time_limit: seconds for each re-solve of a follower.
+    """
+
+    feasibility: float = 1e-6
+    gap: float = 1e-6
+    objective: float = 1e-4
+    time_limit: float = 60.0
+
+
+def check(
+    problem: AlgebraicProblem,
+    values: np.ndarray,
+    *,
+    claim: Claim = Claim.NONE,
+    tolerances: Tolerances | None = None,
+    run: Map | None = None,
+) -> Certificate:
+    """Check a point (one number per column of the problem's program).
+
+    Args:
+        problem: the problem.
+        values: the point.
+        claim: what its finder says of it; a claim ``global`` is refuted also by a better answer at the same x.
+        tolerances: what counts as zero.
+        run: maps a function over tasks, possibly in parallel; in order, here, by default.
+    """
+    tol = tolerances or Tolerances()
+    residuals = problem.evaluate(values)
+    upper, upper_row = _worst(residuals.upper)
+    lower, lower_row = _worst(residuals.lower)
+    known: dict[str, Any] = {"upper_violation": upper, "lower_violation": lower}
+    if not (math.isfinite(upper) and math.isfinite(residuals.upper_objective)):
+        return _refuted(f"{upper_row or 'the objective'} of the leader is not defined at this point", known)
+    if not (math.isfinite(lower) and all(math.isfinite(f) for f in residuals.lower_objectives)):
+        return _refuted(f"{lower_row or 'the objective'} of a follower is not defined at this point", known)
+    program = problem.program()
+    reading = _misread(program, values, residuals)
+    if reading:
+        return Certificate(Verdict.UNVERIFIABLE, reason=reading, **known)
+    tasks = [Task(program.follower_at(k, values)[0], tol.time_limit) for k in range(len(program.followers))]
+    answers = run(answer, tasks) if run is not None else [answer(t) for t in tasks]
+    known |= _summary(program, residuals, answers)
+    if upper > tol.feasibility:
+        return _refuted(f"the leader's {upper_row} is violated by {upper:.3g} relative to its scale", known)
+    if lower > tol.feasibility:
+        return _refuted(f"the follower's {lower_row} is violated by {lower:.3g} relative to its scale", known)
+    for k, found in enumerate(answers):
+        bad = _judge(program, k, found, _gap(program, residuals, k, found), tol, tasks[k])
+        if bad is not None:
+            return Certificate(bad[0], reason=bad[1], **known)
+    return _weigh(problem, values, residuals, answers, claim, tol, known)
+
+
+def _worst(rows: Sequence[tuple[str, float, float]]) -> tuple[float, str]:
+    worst, name = 0.0, ""
+    for row, violation, scale in rows:
+        if math.isnan(violation):
+            return math.nan, row
+        if violation / scale > worst:
+            worst, name = violation / scale, row
+    return worst, name
+
+
+def _refuted(reason: str, known: dict[str, Any]) -> Certificate:
+    return Certificate(Verdict.REFUTED, reason=reason[0].upper() + reason[1:] + ".", **known)
+
+
+def _misread(program: BilevelProgram, values: np.ndarray, residuals: Residuals) -> str:
+    """The algebraic form must say what the user's model says; else nothing that uses it can be trusted."""
+    told = [residuals.upper_objective, *residuals.lower_objectives]
+    for level, value in zip((program.leader, *program.followers), told, strict=True):
+        mine = level.in_users_sense(level.objective.evaluate(values))
+        if not abs(mine - value) <= 1e-6 * max(1.0, abs(value)):
+            return (
+                f"The objective of {level.name!r} is {value:.9g} in the model and {mine:.9g} in its algebraic form: "
+                "the model was changed after it was read, or read wrongly."
+            )
+    return ""
+
+
+def _gap(program: BilevelProgram, residuals: Residuals, k: int, found: Answer) -> float:
+    """A follower's objective at the point minus its optimal value, both minimised."""
+    return program.followers[k].in_users_sense(residuals.lower_objectives[k]) - found.value
+
+
+def _summary(program: BilevelProgram, residuals: Residuals, answers: Sequence[Answer]) -> dict[str, Any]:
+    gaps = [_gap(program, residuals, k, a) for k, a in enumerate(answers)]
+    worst = max(gaps, key=abs) if all(map(math.isfinite, gaps)) else math.nan
+    optima = tuple(f.in_users_sense(a.value) for f, a in zip(program.followers, answers, strict=True))
+    responses = {a.response for a in answers}
+    response = "ties" if "ties" in responses else "unknown" if "unknown" in responses else "unique"
+    return {
+        "lower_gap": worst,
+        "lower_value": optima[0] if len(optima) == 1 else optima,
+        "lower_scope": "local" if any(a.scope == "local" for a in answers) else "global",
+        "response": response,
+    }
+
+
+def _judge(
+    program: BilevelProgram, k: int, found: Answer, gap: float, tol: Tolerances, task: Task
+) -> tuple[Verdict, str] | None:
+    """What speaks against follower k's part of the point; None when nothing does."""
+    name = program.followers[k].name
+    if found.status is SolveStatus.UNBOUNDED:
+        return Verdict.REFUTED, f"Follower {name!r} is unbounded at this x: it has no optimal answer."
+    if found.status is SolveStatus.INFEASIBLE:
+        return Verdict.REFUTED, f"Follower {name!r} has no feasible answer at this x."
+    if found.values is None:
+        why = found.message or f"it ended {found.status}"
+        return Verdict.UNVERIFIABLE, f"Follower {name!r} could not be re-solved at this x: {why}."
+    scale = max(1.0, abs(found.value))
+    if gap > tol.gap * scale:
+        if hinges_on_tolerance(task, found, found.value + gap, tol.gap * scale):
+            return Verdict.UNVERIFIABLE, (
+                f"The optimal value of follower {name!r} at this x cannot be told from rounding: its constraints have "
+                "no interior there (no constraint qualification holds)."
+            )
+        return Verdict.REFUTED, (
+            f"Follower {name!r} can do better at this x: its objective is {gap:.6g} worse than its optimal value "
+            f"{program.followers[k].in_users_sense(found.value):.6g}."
+        )
+    if gap < -tol.gap * scale:
+        # A local re-solve may end above the point's own value: then that value stands unchallenged.
+        if found.scope == "local":
+            return Verdict.UNVERIFIABLE, f"Follower {name!r} was re-solved locally and came out worse than the point."
+        return Verdict.REFUTED, (
+            f"The point beats the optimal value of follower {name!r} by {-gap:.6g}: it leans on violated constraints."
+        )
+    return None
+
+
+def _weigh(
+    problem: AlgebraicProblem,
+    values: np.ndarray,
+    residuals: Residuals,
+    answers: Sequence[Answer],
+    claim: Claim,
+    tol: Tolerances,
+    known: dict[str, Any],
+) -> Certificate:
+    """The point is bilevel feasible; what remains is whether the leader's value is right."""
+    program = problem.program()
+    leader = program.leader
+    here = leader.in_users_sense(residuals.upper_objective)
+    allowed = tol.objective * max(1.0, abs(here))
+    if known["response"] == "unique" and not program.is_game:
+        exact = values.copy()
+        for k, found in enumerate(answers):
+            exact[list(program.followers[k].columns)] = found.values
+        there = problem.evaluate(exact).upper_objective
+        if abs(there - residuals.upper_objective) > allowed:
+            return _refuted(
+                f"the follower's optimal answer is unique, and there the leader's objective is {there:.6g}, not "
+                f"{residuals.upper_objective:.6g}",
+                known,
+            )
+        return Certificate(
+            Verdict.VERIFIED, reason="Feasible at both levels, and the follower's answer is optimal.", **known
+        )
+    best = best_for_leader(program, values, answers, tol.time_limit)
+    if best is None or best >= here - allowed:
+        reason = _FINE
+        if known["response"] == "ties":
+            reason += " The follower has other optimal answers"
+            reason += "; none is better for the leader." if best is not None else "."
+        return Certificate(Verdict.VERIFIED, reason=reason, **known)
+    better = leader.in_users_sense(best)
+    known["better_response"] = better
+    if claim is Claim.GLOBAL:
+        return _refuted(f"another optimal answer of the follower at this x gives the leader {better:.6g}", known)
+    reason = (
+        "Feasible at both levels, and the follower's answer is optimal; another optimal answer at this x would give "
+        f"the leader {better:.6g}."
+    )
+    return Certificate(Verdict.VERIFIED, reason=reason, **known)
