@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import math
 from typing import Any
 
@@ -28,7 +29,7 @@ class Scip(Backend):
         import pyscipopt
 
         model: Any = pyscipopt.Model()
-        return f"{model.version()} (pyscipopt {pyscipopt.__version__})"
+        return f"{model.version()} (pyscipopt {importlib.metadata.version('pyscipopt')})"
 
     def accepts(self, program: Program) -> str | None:
         """No pairs (a reduction must express them) and no functions that SCIP does not know."""

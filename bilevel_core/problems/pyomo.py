@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyomo.environ as pyo
+from pyomo.common.errors import InvalidConstraintError
 from pyomo.core.base.block import Block, BlockData, declare_custom_block
 
 from bilevel_core.errors import ModelError
@@ -146,9 +147,7 @@ class PyomoProblem(AlgebraicProblem):
         objective = _objective(block, name, pyo.Block)
         maximise = objective.sense == pyo.maximize
         function = translate(objective.expr, objective.name)
-        rows = tuple(
-            Row(c.name, translate(c.body, c.name), _side(c.lower, -INF), _side(c.upper, INF)) for c in _rows(block)
-        )
+        rows = tuple(Row(c.name, translate(c.body, c.name), *_sides(c)) for c in _rows(block))
         columns = tuple(i for i, o in enumerate(self._owners) if o == owner)
         return Level(name, -function if maximise else function, rows, columns, maximise)
 
@@ -180,9 +179,15 @@ def _rows(block: Any) -> Iterator[Any]:
     return block.component_data_objects(pyo.Constraint, active=True, descend_into=pyo.Block)
 
 
-def _side(value: Any, absent: float) -> float:
-    number: Any = absent if value is None else pyo.value(value)
-    return float(number)
+def _sides(c: Any) -> tuple[float, float]:
+    try:
+        lower: Any = -INF if c.lower is None else pyo.value(c.lower)
+        upper: Any = INF if c.upper is None else pyo.value(c.upper)
+    except InvalidConstraintError as error:
+        raise ModelError(
+            f"Constraint {c.name!r} has a side that contains variables on both ends: write it as two constraints."
+        ) from error
+    return float(lower), float(upper)
 
 
 def _variable(v: Any) -> Variable:
@@ -202,7 +207,7 @@ def _variable(v: Any) -> Variable:
 
 def _number(expression: Any) -> float:
     try:
-        value = pyo.value(expression)
+        value = pyo.value(expression, exception=False)
     except (ValueError, ZeroDivisionError, OverflowError):
         return math.nan  # undefined at this point: verification says so
     return math.nan if value is None or isinstance(value, complex) else float(value)
@@ -211,7 +216,7 @@ def _number(expression: Any) -> float:
 def _row_residuals(block: Any) -> Iterator[tuple[str, float, float]]:
     for c in _rows(block):
         body = _number(c.body)
-        lower, upper = _side(c.lower, -INF), _side(c.upper, INF)
+        lower, upper = _sides(c)
         violation = body if math.isnan(body) else max(0.0, lower - body, body - upper)
         yield c.name, violation, _scale(c.body, lower, upper)
 

@@ -34,7 +34,10 @@ class Translator:
         """
         self._where = where
         descend, leaf = self._leaf(None, expression, 0)
-        return self._visitor.walk_expression(expression) if descend else leaf
+        function: Function = self._visitor.walk_expression(expression) if descend else leaf
+        if math.isnan(function.constant):
+            raise ModelError(f"{where!r} contains a constant part without a value: {expression}.")
+        return function
 
     def _leaf(self, parent: Any, child: Any, index: int) -> tuple[bool, Any]:
         if child.__class__ in native_types:
@@ -55,7 +58,10 @@ class Translator:
         return False, Function(self._constant(child))
 
     def _constant(self, thing: Any) -> float:
-        value = pyo.value(thing, exception=False)
+        try:
+            value = pyo.value(thing, exception=False)
+        except (ValueError, ZeroDivisionError, OverflowError):
+            value = None
         if value is None or isinstance(value, complex) or not math.isfinite(value):
             raise ModelError(f"{self._where!r} contains {thing}, which has no finite value.")
         return float(value)

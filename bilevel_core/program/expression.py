@@ -117,22 +117,23 @@ def multiply(*factors: Expression) -> Expression:
 
 
 def power(base: Expression, exponent: Expression) -> Expression:
-    """Power with the trivial cases folded."""
+    """Power with the trivial cases folded; what has no value (a division by zero) is kept as it is."""
     if isinstance(exponent, Constant):
         if exponent.value == 0.0:
             return ONE
         if exponent.value == 1.0:
             return base
-        if isinstance(base, Constant):
-            return Constant(base.value**exponent.value)
+        if isinstance(base, Constant) and not math.isnan(value := evaluate(Power(base, exponent), ())):
+            return Constant(value)
     return Power(base, exponent)
 
 
 def call(function: str, argument: Expression) -> Expression:
-    """Apply a named function; a constant argument is evaluated."""
-    if isinstance(argument, Constant):
-        return Constant(FUNCTIONS[function](argument.value))
-    return Call(function, argument)
+    """Apply a named function; a constant argument is evaluated where the function is defined."""
+    node = Call(function, argument)
+    if isinstance(argument, Constant) and not math.isnan(value := evaluate(node, ())):
+        return Constant(value)
+    return node
 
 
 def children(node: Expression) -> tuple[Expression, ...]:

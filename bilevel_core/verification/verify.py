@@ -64,9 +64,9 @@ def check(
     lower, lower_row = _worst(residuals.lower)
     known: dict[str, Any] = {"upper_violation": upper, "lower_violation": lower}
     if not (math.isfinite(upper) and math.isfinite(residuals.upper_objective)):
-        return _refuted(f"{upper_row or 'the objective'} of the leader is not defined at this point", known)
+        return _refuted(f"{upper_row or 'The objective'} of the leader is not defined at this point", known)
     if not (math.isfinite(lower) and all(math.isfinite(f) for f in residuals.lower_objectives)):
-        return _refuted(f"{lower_row or 'the objective'} of a follower is not defined at this point", known)
+        return _refuted(f"{lower_row or 'The objective'} of a follower is not defined at this point", known)
     program = problem.program()
     reading = _misread(program, values, residuals)
     if reading:
@@ -75,9 +75,9 @@ def check(
     answers = run(answer, tasks) if run is not None else [answer(t) for t in tasks]
     known |= _summary(program, residuals, answers)
     if upper > tol.feasibility:
-        return _refuted(f"the leader's {upper_row} is violated by {upper:.3g} relative to its scale", known)
+        return _refuted(f"The leader's {upper_row} is violated by {upper:.3g} relative to its scale", known)
     if lower > tol.feasibility:
-        return _refuted(f"the follower's {lower_row} is violated by {lower:.3g} relative to its scale", known)
+        return _refuted(f"The follower's {lower_row} is violated by {lower:.3g} relative to its scale", known)
     for k, found in enumerate(answers):
         bad = _judge(program, k, found, _gap(program, residuals, k, found), tol, tasks[k])
         if bad is not None:
@@ -96,7 +96,7 @@ def _worst(rows: Sequence[tuple[str, float, float]]) -> tuple[float, str]:
 
 
 def _refuted(reason: str, known: dict[str, Any]) -> Certificate:
-    return Certificate(Verdict.REFUTED, reason=reason[0].upper() + reason[1:] + ".", **known)
+    return Certificate(Verdict.REFUTED, reason=reason + ".", **known)
 
 
 def _misread(program: BilevelProgram, values: np.ndarray, residuals: Residuals) -> str:
@@ -185,7 +185,7 @@ def _weigh(
         there = problem.evaluate(exact).upper_objective
         if abs(there - residuals.upper_objective) > allowed:
             return _refuted(
-                f"the follower's optimal answer is unique, and there the leader's objective is {there:.6g}, not "
+                f"The follower's optimal answer is unique, and there the leader's objective is {there:.6g}, not "
                 f"{residuals.upper_objective:.6g}",
                 known,
             )
@@ -202,7 +202,7 @@ def _weigh(
     better = leader.in_users_sense(best)
     known["better_response"] = better
     if claim is Claim.GLOBAL:
-        return _refuted(f"another optimal answer of the follower at this x gives the leader {better:.6g}", known)
+        return _refuted(f"Another optimal answer of the follower at this x gives the leader {better:.6g}", known)
     reason = (
         "Feasible at both levels, and the follower's answer is optimal; another optimal answer at this x would give "
         f"the leader {better:.6g}."

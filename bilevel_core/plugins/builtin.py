@@ -1,0 +1,77 @@
+"""What the core itself offers, through the same hooks as any plugin. Descriptions only; the code is imported on use."""
+
+from __future__ import annotations
+
+from bilevel_core.hooks import hookimpl
+from bilevel_core.plugins.specs import BackendSpec, ExecutorSpec, ReformulationSpec, SolverSpec
+
+BILEVEL_HOOK_API = 1
+
+
+@hookimpl
+def bilevel_solvers() -> list[SolverSpec]:
+    """The exact solver of the core."""
+    return [
+        SolverSpec(
+            "kkt",
+            "bilevel_core.solvers.kkt:KKT",
+            "exact: the follower replaced by its optimality conditions",
+            priority=100,
+        ),
+    ]
+
+
+@hookimpl
+def bilevel_backends() -> list[BackendSpec]:
+    """The three solvers of single-level programs."""
+    return [
+        BackendSpec(
+            "scip",
+            "bilevel_core.backends.scip:Scip",
+            "global: mixed-integer, nonconvex and nonlinear programs, special ordered sets",
+            install="pip install pyscipopt",
+        ),
+        BackendSpec(
+            "highs",
+            "bilevel_core.backends.highs:Highs",
+            "global: linear, mixed-integer linear and convex quadratic programs",
+            install="pip install highspy",
+        ),
+        BackendSpec(
+            "ipopt",
+            "bilevel_core.backends.ipopt:Ipopt",
+            "local: smooth continuous programs",
+            install="pip install casadi",
+        ),
+    ]
+
+
+@hookimpl
+def bilevel_reformulations() -> list[ReformulationSpec]:
+    """The reductions that the core's solvers chain."""
+    return [
+        ReformulationSpec(
+            "kkt",
+            "bilevel_core.reductions.kkt:OptimalityConditions",
+            "a follower replaced by stationarity, feasibility and complementary pairs",
+        ),
+        ReformulationSpec(
+            "sos1", "bilevel_core.reductions.sos1:Sos1", "complementary pairs as special ordered sets of type 1"
+        ),
+        ReformulationSpec(
+            "bigm", "bilevel_core.reductions.bigm:BigM", "complementary pairs as binaries with bounds on both sides"
+        ),
+    ]
+
+
+@hookimpl
+def bilevel_executors() -> list[ExecutorSpec]:
+    """Where work that fans out runs on this machine."""
+    return [
+        ExecutorSpec("serial", "bilevel_core.run.executors:serial", "one task after the other, in this process"),
+        ExecutorSpec(
+            "processes",
+            "bilevel_core.run.executors:processes",
+            "processes[:N], N worker processes on this machine, by default one a core",
+        ),
+    ]

@@ -1,0 +1,141 @@
+"""Reductions as text: what goes in and what must come out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bilevel_core.program import BilevelProgram, Function, Level, Program, Row, Variable
+from bilevel_core.reductions import Chain
+from bilevel_core.reductions.bigm import BigM, PairBounds
+from bilevel_core.reductions.bounds import derive_bounds, enlarge, first_bounds, unproven
+from bilevel_core.reductions.kkt import OptimalityConditions
+from bilevel_core.reductions.sos1 import Sos1
+
+
+def example() -> BilevelProgram:
+    """Leader: integer x in [0, 4]. Follower: max y - y^2 / 2 over y >= 0 with 1 <= x + y <= 5 and x <= 3."""
+    return BilevelProgram(
+        columns=(Variable("x", 0.0, 4.0, integer=True), Variable("y", 0.0)),
+        leader=Level(
+            "leader",
+            Function(0.0, {0: 1.0, 1: -2.0}),
+            (Row("budget", Function(0.0, {0: 1.0, 1: 1.0}), upper=9.0),),
+            (0,),
+        ),
+        followers=(
+            Level(
+                "f",
+                Function(0.0, {1: -1.0}, {(1, 1): 0.5}),
+                (
+                    Row("range", Function(0.0, {0: 1.0, 1: 1.0}), 1.0, 5.0),
+                    Row("only-x", Function(0.0, {0: 1.0}), upper=3.0),
+                ),
+                (1,),
+                maximise=True,
+            ),
+        ),
+    )
+
+
+CONDITIONS = """\
+minimise x - 2 y
+budget: x + y <= 9
+slack[range]: -x - y - slack[range] + 5 = 0
+slack[range:lower]: x + y - slack[range:lower] - 1 = 0
+only-x: x <= 3
+stationarity[y]: y + lambda[range] - lambda[range:lower] - lambda[y:lower] - 1 = 0
+lambda[range] _|_ slack[range]
+lambda[range:lower] _|_ slack[range:lower]
+lambda[y:lower] _|_ y
+x in [0, 4] integer
+y in [0, inf] real
+lambda[range] in [0, inf] real
+slack[range] in [0, inf] real
+lambda[range:lower] in [0, inf] real
+slack[range:lower] in [0, inf] real
+lambda[y:lower] in [0, inf] real"""
+
+
+def test_optimality_conditions() -> None:
+    assert OptimalityConditions().apply(example()).text() == CONDITIONS
+
+
+def test_sets() -> None:
+    chain = Chain([OptimalityConditions(), Sos1()])
+    text = chain.apply(example()).text()
+    assert text == CONDITIONS.replace("lambda[range] _|_ slack[range]", "sos1(lambda[range], slack[range])").replace(
+        "lambda[range:lower] _|_ slack[range:lower]", "sos1(lambda[range:lower], slack[range:lower])"
+    ).replace("lambda[y:lower] _|_ y", "sos1(lambda[y:lower], y)")
+    np.testing.assert_array_equal(chain.invert(np.arange(7.0)), [0.0, 1.0])
+
+
+def test_bounds_and_binaries() -> None:
+    system = OptimalityConditions().apply(example())
+    bounds = [PairBounds(10.0, 5.0), PairBounds(0.0, 7.0), PairBounds(20.0, 6.0)]
+    reduction = BigM(bounds)
+    lines = reduction.apply(system).text().splitlines()
+    assert "lambda[range]<=M z: lambda[range] - 10 z[lambda[range]] <= 0" in lines
+    assert "slack[range]<=M(1-z): slack[range] + 5 z[lambda[range]] <= 5" in lines
+    assert "y<=M(1-z): y + 6 z[lambda[y:lower]] <= 6" in lines
+    # a bound of zero decides the pair without a binary
+    assert "lambda[range:lower] in [0, 0] real" in lines
+    assert sum(line.startswith("z[") for line in lines) == 2
+    assert not any("_|_" in line for line in lines)
+
+
+def test_a_point_at_an_unproven_bound_is_seen() -> None:
+    system = OptimalityConditions().apply(example())
+    reduction = BigM([PairBounds(10.0, 5.0), PairBounds(4.0, 7.0, True, True), PairBounds(20.0, 6.0)])
+    reduction.apply(system)
+    values = np.array([0.0, 5.95, 9.95, 0.0, 4.0, 7.0, 0.0])
+    assert reduction.at_bound(values) == [(0, "multiplier"), (2, "slack")]
+
+
+def test_derived_bounds_hold_and_are_not_loose() -> None:
+    program = example()
+    conditions = OptimalityConditions()
+    system = conditions.apply(program)
+    derived = derive_bounds(system, program.high_point(), conditions.multipliers)
+    # With y in [0, 5]: stationarity is y - 1 + l1 - l2 - l3 = 0, so a basic multiplier is at most 1 (l1) or 4 (l2, l3).
+    assert [b.multiplier for b in derived] == pytest.approx([1.0, 4.0, 4.0], rel=1e-4)
+    assert [b.slack for b in derived] == pytest.approx([5.0, 4.0, 5.0], rel=1e-4)
+    assert all(b.proven for b in derived)
+    small = first_bounds(derived, 0.5, None)
+    assert [b.multiplier_proven for b in small] == [False, False, False]
+    grown = enlarge(small, derived, unproven(small))
+    assert all(b.proven for b in grown), "a tenfold bound beyond the proven one is replaced by it"
+
+
+def test_integer_followers_have_no_conditions() -> None:
+    program = example()
+    columns = (program.columns[0], Variable("y", 0.0, 3.0, integer=True))
+    reason = OptimalityConditions().accepts(BilevelProgram(columns, program.leader, program.followers))
+    assert reason is not None
+    assert "'y'" in reason
+
+
+def test_equalities_fixed_columns_and_bilinear_rows() -> None:
+    # f: min y z, with x y + z = 2 and z fixed at 1: mu is free, z has no stationarity condition
+    program = BilevelProgram(
+        columns=(Variable("x", 1.0, 2.0), Variable("y"), Variable("z", 1.0, 1.0)),
+        leader=Level("leader", Function(0.0, {0: 1.0}), (), (0,)),
+        followers=(
+            Level(
+                "f",
+                Function(0.0, {}, {(1, 2): 1.0}),
+                (Row("r", Function(0.0, {2: 1.0}, {(0, 1): 1.0}), 2.0, 2.0),),
+                (1, 2),
+            ),
+        ),
+    )
+    lines = OptimalityConditions().apply(program).text().splitlines()
+    assert "stationarity[y]: z + x*mu[r] = 0" in lines
+    assert "mu[r] in [-inf, inf] real" in lines
+    assert not any(line.startswith("stationarity[z]") for line in lines)
+
+
+def test_a_chain_names_the_step_that_refuses() -> None:
+    program = Program((Variable("a", -1.0), Variable("b", 0.0)), Function(), complementarities=((0, 1),))
+    with pytest.raises(ValueError, match="Sos1: column 'a'"):
+        Chain([Sos1()]).apply(program)

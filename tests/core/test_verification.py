@@ -1,0 +1,190 @@
+"""The independent check: what it must catch, and what it must let pass."""
+
+from __future__ import annotations
+
+import pyomo.environ as pyo
+import pytest
+
+import bilevel_core as bl
+
+from .models import bard_511, quadratic_follower, tied_follower
+
+
+def test_the_optimum_is_verified() -> None:
+    c = bl.verify(bl.PyomoProblem(bard_511()), {"x": 4.0}, {"y": 4.0})
+    assert c.verdict == "verified"
+    assert c.upper_violation == c.lower_violation == 0.0
+    assert c.lower_gap == pytest.approx(0.0, abs=1e-9)
+    assert c.lower_value == pytest.approx(4.0)
+    assert c.lower_scope == "global"
+    assert c.response == "unique"
+
+
+def test_a_suboptimal_follower_is_refuted_with_the_numbers() -> None:
+    # at x = 4 the follower's constraints allow y = 4 only; at x = 2 they allow [1, 4], and 1 is optimal
+    c = bl.verify(bl.PyomoProblem(bard_511()), {"x": 2.0}, {"y": 3.0})
+    assert c.verdict == "refuted"
+    assert c.lower_gap == pytest.approx(2.0)
+    assert "2 worse than its optimal value 1" in c.reason
+
+
+def test_violations_name_the_row() -> None:
+    lower = bl.verify(bl.PyomoProblem(bard_511()), {"x": 4.0}, {"y": 3.0})
+    assert lower.verdict == "refuted"
+    assert "follower.rows[4]" in lower.reason
+    upper = bl.verify(bl.PyomoProblem(bard_511()), {"x": -1.0}, {"y": 4.0})
+    assert upper.verdict == "refuted"
+    assert "leader's x" in upper.reason
+
+
+def test_an_integer_variable_must_be_integer() -> None:
+    m = bard_511()
+    m.x.domain = pyo.NonNegativeIntegers
+    c = bl.verify(bl.PyomoProblem(m), {"x": 3.5}, {"y": 3.25})
+    assert c.verdict == "refuted"
+    assert c.upper_violation == pytest.approx(0.5)
+
+
+def test_a_follower_without_an_answer() -> None:
+    m = pyo.ConcreteModel()
+    m.x = pyo.Var(bounds=(0, 1))
+    m.follower = bl.Follower()
+    m.follower.y = pyo.Var()
+    m.follower.objective = pyo.Objective(expr=m.follower.y, sense=pyo.maximize)
+    m.follower.row = pyo.Constraint(expr=m.follower.y >= m.x)
+    m.objective = pyo.Objective(expr=m.x)
+    c = bl.verify(bl.PyomoProblem(m), {"x": 0.0}, {"y": 7.0})
+    assert c.verdict == "refuted"
+    assert "unbounded" in c.reason
+
+
+def test_ties_and_the_leaders_alternative() -> None:
+    problem = bl.PyomoProblem(tied_follower())
+    best = bl.verify(problem, {"x": 0.0}, {"y": 1.0})
+    assert best.verdict == "verified"
+    assert best.response == "ties"
+    assert best.better_response is None
+    worse = bl.verify(problem, {"x": 0.0}, {"y": 0.25})
+    assert worse.verdict == "verified", "it is bilevel feasible all the same"
+    assert worse.better_response == pytest.approx(-1.0)
+
+
+def test_a_global_claim_is_refuted_by_a_better_answer_at_the_same_x() -> None:
+    problem = bl.PyomoProblem(tied_follower())
+    result = bl.solve(problem)
+    lie = bl.Result.from_dict(result.to_dict() | {"y": {"follower.y": 0.25}, "upper_objective": -0.25})
+    c = bl.verify(problem, lie)
+    assert c.verdict == "refuted"
+    assert c.better_response == pytest.approx(-1.0)
+
+
+def test_leader_constraints_limit_the_alternatives() -> None:
+    m = tied_follower()
+    m.cap = pyo.Constraint(expr=m.follower.y <= 0.5)
+    c = bl.verify(bl.PyomoProblem(m), {"x": 0.0}, {"y": 0.5})
+    assert c.verdict == "verified"
+    assert c.better_response is None
+
+
+def test_a_flat_quadratic_follower_is_held_to_its_exact_answer() -> None:
+    # f = (y - 1)^2 - 1.5 x y at x = 1: the optimum over y <= 0 is y = 0. A gap of 1e-7 can hide a wrong y where f is
+    # flat: f = (y - 0.5)^2, y = 0.5003 has a gap of 9e-8, and the leader's objective there is off by 3e-4 * 10.
+    m = pyo.ConcreteModel()
+    m.x = pyo.Var(bounds=(0, 1))
+    m.follower = bl.Follower()
+    m.follower.y = pyo.Var(bounds=(-1, 1))
+    m.follower.objective = pyo.Objective(expr=(m.follower.y - 0.5) ** 2)
+    m.objective = pyo.Objective(expr=m.x - 10 * m.follower.y)
+    c = bl.verify(bl.PyomoProblem(m), {"x": 0.0}, {"y": 0.5003})
+    assert c.lower_gap < 1e-6
+    assert c.verdict == "refuted"
+    assert "unique" in c.reason
+
+
+def test_a_nonconvex_follower_is_resolved_globally() -> None:
+    # Mitsos and Barton 3.13: at x = 0 every y is optimal; at x = -1 the follower's optimum is y = -1, not 1
+    m = pyo.ConcreteModel()
+    m.x = pyo.Var(bounds=(-1, 1))
+    m.follower = bl.Follower()
+    m.follower.y = pyo.Var(bounds=(-1, 1))
+    x, y = m.x, m.follower.y
+    m.follower.objective = pyo.Objective(expr=0.5 * x * y**2 - x**3 * y)
+    m.objective = pyo.Objective(expr=x - y)
+    problem = bl.PyomoProblem(m)
+    assert bl.verify(problem, {"x": 0.0}, {"y": 1.0}).verdict == "verified"
+    wrong = bl.verify(problem, {"x": -1.0}, {"y": 1.0})
+    assert wrong.verdict == "refuted"
+    assert wrong.lower_scope == "global"
+    assert bl.verify(problem, {"x": -1.0}, {"y": -1.0}).verdict == "verified"
+
+
+def test_an_integer_follower_is_resolved_over_integers() -> None:
+    # MibS example: optimum -41 at (6, 5)
+    m = pyo.ConcreteModel()
+    m.x = pyo.Var(domain=pyo.NonNegativeIntegers, bounds=(0, 10))
+    m.follower = bl.Follower()
+    m.follower.y = pyo.Var(domain=pyo.NonNegativeIntegers, bounds=(0, 5))
+    x, y = m.x, m.follower.y
+    m.objective = pyo.Objective(expr=-x - 7 * y)
+    m.follower.objective = pyo.Objective(expr=y)
+    m.rows = pyo.ConstraintList()
+    m.rows.add(-3 * x + 2 * y <= 12)
+    m.rows.add(x + 2 * y <= 20)
+    m.follower.rows = pyo.ConstraintList()
+    m.follower.rows.add(2 * x - y <= 7)
+    m.follower.rows.add(-2 * x + 4 * y <= 16)
+    problem = bl.PyomoProblem(m)
+    assert bl.verify(problem, {"x": 6.0}, {"y": 5.0}).verdict == "verified"
+    assert bl.verify(problem, {"x": 4.0}, {"y": 5.0}).verdict == "refuted"
+
+
+def test_a_value_that_hinges_on_rounding_is_unverifiable_not_refuted() -> None:
+    m = pyo.ConcreteModel()
+    m.x = pyo.Var(domain=pyo.NonNegativeReals)
+    m.follower = bl.Follower()
+    m.follower.y = pyo.Var()
+    m.objective = pyo.Objective(expr=(m.x - 3.5) ** 2 + (m.follower.y + 4) ** 2)
+    m.follower.objective = pyo.Objective(expr=(m.follower.y - 3) ** 2)
+    m.follower.row = pyo.Constraint(expr=m.follower.y**2 <= m.x)
+    problem = bl.PyomoProblem(m)
+    c = bl.verify(problem, {"x": 0.0}, {"y": 0.0})
+    assert c.verdict in ("verified", "unverifiable")
+    assert bl.verify(problem, {"x": 1.0}, {"y": 1.0}).verdict == "verified"
+    assert bl.verify(problem, {"x": 1.0}, {"y": 0.9}).verdict == "refuted"
+
+
+def test_undefined_functions_are_refuted_by_name() -> None:
+    m = bard_511()
+    m.row = pyo.Constraint(expr=pyo.log(m.x - 1) <= 5)
+    c = bl.verify(bl.PyomoProblem(m), {"x": 0.5}, {"y": 1.0})
+    assert c.verdict == "refuted"
+    assert "row" in c.reason
+
+
+def test_a_model_changed_after_reading_is_noticed() -> None:
+    m = quadratic_follower()
+    m.weight = pyo.Param(initialize=1.0, mutable=True)
+    m.objective.expr = m.weight * m.x
+    problem = bl.PyomoProblem(m)
+    assert bl.verify(problem, {"x": 1.0}, {"y": 0.0}).verdict == "verified"
+    m.weight.set_value(2.0)
+    c = bl.verify(problem, {"x": 1.0}, {"y": 0.0})
+    assert c.verdict == "unverifiable"
+    assert "changed" in c.reason
+
+
+def test_each_follower_is_checked() -> None:
+    m = pyo.ConcreteModel()
+    m.x = pyo.Var(bounds=(0, 1))
+    m.f = bl.Follower([1, 2])
+    for i in (1, 2):
+        m.f[i].y = pyo.Var(bounds=(0, 1))
+        m.f[i].objective = pyo.Objective(expr=m.f[i].y, sense=pyo.maximize)
+    m.objective = pyo.Objective(expr=m.x)
+    problem = bl.PyomoProblem(m)
+    good = bl.verify(problem, {"x": 0.0}, {"f[1].y": 1.0, "f[2].y": 1.0})
+    assert good.verdict == "verified"
+    assert good.lower_value == (1.0, 1.0)
+    bad = bl.verify(problem, {"x": 0.0}, {"f[1].y": 1.0, "f[2].y": 0.0})
+    assert bad.verdict == "refuted"
+    assert "'f[2]'" in bad.reason
