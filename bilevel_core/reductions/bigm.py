@@ -77,6 +77,15 @@ class BigM(Reduction[Program, Program]):
         """Drop the binaries."""
         return values[: self._width]
 
+    def extend(self, values: np.ndarray) -> np.ndarray:
+        """A point of the source with the binaries that go with it."""
+        free = [
+            float(values[i] > values[j])
+            for (i, j), b in zip(self._pairs, self.bounds, strict=True)
+            if b.multiplier > 0.0 and b.slack > 0.0
+        ]
+        return np.concatenate([values, free])
+
     def at_bound(self, values: np.ndarray) -> list[tuple[int, str]]:
         """(pair, ``multiplier`` or ``slack``) for every unproven bound that the point leans on.
 

@@ -66,7 +66,7 @@ class ProcessExecutor(Executor):
 
     The standard pool gives up all pending tasks when one worker dies; here every worker is a pool of its own, served
     by one thread. Workers are started afresh (``spawn``), as forking a process with threads is unsafe, so a script
-    needs the usual ``if __name__ == "__main__":``. Starting one takes a second or so: worth it for long tasks only.
+    needs the usual ``if __name__ == "__main__":``. Each imports anew what its tasks need; short tasks don't repay it.
 
     Args:
         workers: number of processes, at least 1; each starts when it is first needed.

@@ -12,7 +12,7 @@ import re
 import typing
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from bilevel_core.errors import UsageError, unknown
 from bilevel_core.run.values import WrongValue, coerce, is_table, type_text

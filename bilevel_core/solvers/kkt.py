@@ -26,6 +26,7 @@ from bilevel_core.solvers.assemble import with_point, without_point
 from bilevel_core.solvers.base import Accepted, Refused, Solver
 from bilevel_core.solvers.diagnose import PROBES, bounded, why_infeasible
 from bilevel_core.solvers.single_level import pick, polish, settings
+from bilevel_core.solvers.start import first_point
 from bilevel_core.traits import Traits, derive_traits
 
 AGREEMENT = 1e-5
@@ -158,32 +159,42 @@ class _Run:
         """Solve the optimality system of a bilevel program; values are those of the bilevel program's columns."""
         conditions = OptimalityConditions()
         system = conditions.apply(program)
+        start = first_point(program, system, conditions.multipliers, self.context.remaining()) if watch else None
         if self.options.complementarity == "sos1":
-            solution = self._search(Sos1().apply(system), watch=watch)
+            solution = self._search(Sos1().apply(system), start, watch=watch)
         else:
-            solution = self._search_big_m(program, conditions, system, watch=watch)
+            solution = self._search_big_m(program, conditions, system, start, watch=watch)
         if solution.values is None:
             return solution
         return self._cleaned(conditions, system, solution)
 
-    def _search(self, target: Program, *, watch: bool) -> Solution:
-        solution = self._solve(target, watch=watch)
+    def _search(self, target: Program, start: np.ndarray | None, *, watch: bool) -> Solution:
+        solution = self._solve(target, start, watch=watch)
         if solution.status in (SolveStatus.UNBOUNDED, SolveStatus.INFEASIBLE_OR_UNBOUNDED):
             solution, unbounded = bounded(target, self._solve)
             if unbounded:
                 return Solution(SolveStatus.UNBOUNDED)
         return solution
 
-    def _solve(self, target: Program, *, watch: bool = False) -> Solution:
+    def _solve(self, target: Program, start: np.ndarray | None = None, *, watch: bool = False) -> Solution:
         backend = pick(target, self.options.backend)
         self.versions[backend.name] = backend.version()
-        how = settings(self.context, self.program.leader, gap=self.options.gap, options=self.options.backend_options)
+        options = self.options
+        how = settings(
+            self.context, self.program.leader, gap=options.gap, options=options.backend_options, start=start
+        )
         solution = backend.solve(target, how if watch else replace(how, progress=None))
         self.nodes += solution.nodes
         return solution
 
     def _search_big_m(
-        self, program: BilevelProgram, conditions: OptimalityConditions, system: Program, *, watch: bool
+        self,
+        program: BilevelProgram,
+        conditions: OptimalityConditions,
+        system: Program,
+        start: np.ndarray | None,
+        *,
+        watch: bool,
     ) -> Solution:
         options = self.options
         derived = derive_bounds(system, program.high_point(), conditions.multipliers)
@@ -191,7 +202,9 @@ class _Run:
         leaning = False
         for attempt in range(options.max_enlargements + 1):
             reduction = BigM(bounds)
-            solution = self._search(reduction.apply(system), watch=watch)
+            target = reduction.apply(system)
+            full = None if start is None else reduction.extend(start)
+            solution = self._search(target, full, watch=watch)
             if solution.values is not None:
                 values = reduction.invert(solution.values)
                 solution = replace(solution, values=values)
