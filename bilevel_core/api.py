@@ -6,6 +6,7 @@ problem -> traits -> chosen solver (its chain of reductions, its backend) -> poi
 from __future__ import annotations
 
 import dataclasses
+import logging
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,8 @@ from bilevel_core.result import Certificate, Claim, Result, Termination, Verdict
 from bilevel_core.run import Callback, Event, RunContext
 from bilevel_core.run.executors import make_executor
 from bilevel_core.verification import check
+
+log = logging.getLogger("bilevel")
 
 
 def solve(
@@ -92,6 +95,8 @@ def solve(
         registry.emit("bilevel_solve_end", run=context, result=result)
         return result
     finally:
+        for text in registry.new_warnings():
+            log.warning(text)
         if pool is not None and pool is not executor:
             pool.shutdown()
 
@@ -151,7 +156,23 @@ def _certificate(
     if not isinstance(problem, AlgebraicProblem):
         return Certificate(Verdict.UNVERIFIABLE, reason=f"There is no check for {problem.form} problems.")
     values = problem.vector(x, y)
-    return check(problem, values, claim=claim, run=None if context is None else context.map)
+    certificate = check(problem, values, claim=claim, run=None if context is None else context.map)
+    return _with_more_checks(problem, x, y, certificate, get_registry())
+
+
+def _with_more_checks(
+    problem: Problem, x: Mapping[str, Any], y: Mapping[str, Any], certificate: Certificate, registry: Registry
+) -> Certificate:
+    """Checks that plugins bring: one that objects refutes; one that breaks is switched off and says nothing."""
+    for name, spec in list(registry.checks.items()):
+        try:
+            objection = str(spec.load()(problem, x, y) or "")
+        except Exception as error:  # noqa: BLE001 - a plugin's failure must cost only itself
+            registry.manager.fail(registry.owners["checks", name], error, f"its check {name!r} failed")
+            continue
+        if objection and certificate.verdict is not Verdict.REFUTED:
+            certificate = dataclasses.replace(certificate, verdict=Verdict.REFUTED, reason=f"{name}: {objection}")
+    return certificate
 
 
 def _hook_callback(registry: Registry) -> tuple[Callback, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bilevel_core.errors import MissingError, RefusedError, unknown
+from bilevel_core.errors import MissingError, RefusedError
 from bilevel_core.plugins.registry import Registry, get_registry
 from bilevel_core.problems.base import Problem
 from bilevel_core.run.options import read
@@ -83,9 +83,7 @@ def build_solver(
                 + (f" It needs {needs}." if needs else "")
             )
         name = found.chosen
-    if name not in registry.solvers:
-        raise unknown("solver", name, registry.solvers, see="`bilevel solvers` lists them.")
-    factory = registry.solvers[name].load()
+    factory = registry.find("solvers", name).load()
     solver: Solver = factory(**read(factory, options, kind="option", owner=f"solver {name!r}"))
     verdict = solver.accepts(traits)
     if isinstance(verdict, Refused):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import math
+import os
 import threading
 from typing import Any
 
@@ -78,6 +79,8 @@ class Highs(Backend):
         h.setOptionValue("mip_rel_gap", 0.0 if settings.gap is None else settings.gap)
         if settings.time_limit is not None:
             h.setOptionValue("time_limit", max(1e-3, settings.time_limit))
+        if os.environ.get("OMP_NUM_THREADS") == "1":  # as workers of an executor set it; HiGHS does not look itself
+            h.setOptionValue("threads", 1)
         for key, value in settings.options.items():
             if h.setOptionValue(key, value) != highspy.HighsStatus.kOk:
                 raise UsageError(f"HiGHS has no option {key!r}, or does not take {value!r} for it.")

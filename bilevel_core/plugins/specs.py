@@ -14,7 +14,7 @@ def load(path: str) -> Any:
 
     Raises:
         UsageError: if the path has another form or the attribute does not exist.
-        MissingError: if the module, or something it imports, is not installed.
+        MissingError: if the module, or something it imports, is not installed, or fails at import.
     """
     module, sep, attribute = path.partition(":")
     if not sep or not module or not attribute:
@@ -23,6 +23,8 @@ def load(path: str) -> Any:
         found: Any = importlib.import_module(module)
     except ImportError as error:
         raise MissingError(f"{path!r} cannot be imported: {error}.") from error
+    except Exception as error:
+        raise MissingError(f"{path!r} fails at import: {type(error).__name__}: {error}.") from error
     for part in attribute.split("."):
         if not hasattr(found, part):
             raise UsageError(f"Module {module!r} has no attribute {part!r}.")

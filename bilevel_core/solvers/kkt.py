@@ -53,7 +53,7 @@ class KKT(Solver):
     complementarity: Literal["sos1", "bigm"] = _option(
         "sos1", "how pairs are expressed: special ordered sets (SCIP), or binaries with bounds (HiGHS where it can)"
     )
-    backend: Literal["auto", "scip", "highs"] = _option("auto", "which backend solves the single-level program")
+    backend: str = _option("auto", "which backend solves the single-level program: auto, or one of `bilevel backends`")
     gap: float = _option(1e-6, "relative optimality gap at which the search may stop")
     multiplier_bound: float | None = _option(
         None, "bigm: bound on every multiplier; derived where it can be, else a guess that is enlarged"
@@ -104,7 +104,7 @@ class KKT(Solver):
         exact = all(f.constraints == "linear" for f in traits.followers)
         backend = {"sos1": "SCIP", "bigm": "HiGHS where it can, else SCIP"}[self.complementarity]
         if self.backend != "auto":
-            backend = {"scip": "SCIP", "highs": "HiGHS"}[self.backend]
+            backend = self.backend
         how = f"optimality conditions, complementarity by {self.complementarity}, solved by {backend}"
         return Accepted(how, "global" if exact else "stationary")
 
@@ -180,9 +180,7 @@ class _Run:
         backend = pick(target, self.options.backend)
         self.versions[backend.name] = backend.version()
         options = self.options
-        how = settings(
-            self.context, self.program.leader, gap=options.gap, options=options.backend_options, start=start
-        )
+        how = settings(self.context, self.program.leader, gap=options.gap, options=options.backend_options, start=start)
         solution = backend.solve(target, how if watch else replace(how, progress=None))
         self.nodes += solution.nodes
         return solution

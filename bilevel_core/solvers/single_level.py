@@ -11,31 +11,39 @@ import numpy as np
 from bilevel_core.backends import Backend, Solution, SolveSettings
 from bilevel_core.backends.highs import Highs
 from bilevel_core.backends.ipopt import Ipopt
-from bilevel_core.backends.scip import Scip
 from bilevel_core.errors import BackendError, MissingError, RefusedError
+from bilevel_core.plugins.registry import get_registry
 from bilevel_core.program import Level, Program, Row
 from bilevel_core.run import RunContext
 
-BACKENDS: dict[str, type[Backend]] = {"highs": Highs, "scip": Scip}
+PREFERRED = ("highs", "scip")
 
 
 def pick(program: Program, wanted: str = "auto") -> Backend:
-    """The backend for a program: the one asked for, else HiGHS where it can, else SCIP.
+    """The backend for a program: the one asked for, else HiGHS where it can, else SCIP, else a plugin's that can.
 
     Raises:
-        RefusedError: the backend asked for, or every one, does not take the program.
+        UsageError: there is no backend of that name.
+        RefusedError: the backend asked for, or every global one, does not take the program.
         MissingError: it does not work here.
     """
-    names = list(BACKENDS) if wanted == "auto" else [wanted]
+    registry = get_registry()
+    names = [wanted]
+    if wanted == "auto":
+        names = [*PREFERRED, *(n for n in registry.backends if n not in PREFERRED)]
     reasons: list[str] = []
     for name in names:
-        backend = BACKENDS[name]()
+        backend: Backend = registry.find("backends", name).load()()
+        if wanted == "auto" and backend.scope != "global":
+            continue
         reason = backend.accepts(program)
         if reason is None:
             state = backend.available()
             if state.available:
                 return backend
-            raise MissingError(f"Backend {name!r} does not work here: {state.reason}. See `bilevel doctor`.")
+            reason = f"it does not work here: {state.reason}"
+            if wanted != "auto":
+                raise MissingError(f"Backend {name!r}: {reason}. See `bilevel doctor`.")
         reasons.append(f"{name}: {reason}")
     raise RefusedError("No backend takes the reformulated problem. " + "; ".join(reasons) + ".")
 

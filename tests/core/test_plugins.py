@@ -1,92 +1,24 @@
-"""The plugin host: whatever a stranger's plugin does wrong, it is named, and the built-in parts still work."""
+"""Finding and loading plugins: whatever a stranger's does wrong, it is named, and the built-in parts still work."""
 
 from __future__ import annotations
 
 import inspect
-import itertools
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from bilevel_core import hookimpl
-from bilevel_core.errors import MissingError, UsageError
 from bilevel_core.plugins import hookspecs
-from bilevel_core.plugins.manager import HOOKS, PluginError
-from bilevel_core.plugins.registry import Registry, get_registry
-from bilevel_core.plugins.specs import ExecutorSpec, ProblemSpec, SolverSpec
+from bilevel_core.plugins.manager import HOOKS
+from bilevel_core.plugins.registry import get_registry
+from bilevel_core.plugins.specs import SolverSpec
 
-GOOD = """
-    from bilevel_core import hookimpl
-    from bilevel_core.plugins.specs import SolverSpec
-
-    @hookimpl
-    def bilevel_solvers():
-        return [SolverSpec("{name}", "nowhere:Nothing")]
-"""
-
-Install = Callable[..., None]
-
-
-@pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
-    """Write a distribution as an installer would: a module, and a dist-info folder with entry points and metadata."""
-    for variable in ("BILEVEL_NO_PLUGINS", "BILEVEL_DISABLE_PLUGINS", "BILEVEL_STRICT_PLUGINS"):
-        monkeypatch.delenv(variable, raising=False)
-    numbers = itertools.count()
-    modules: list[str] = []
-
-    def write(
-        dist: str, code: str, *, name: str = "", version: str = "1.0", metadata: str | None = None, points: str = ""
-    ) -> None:
-        site = tmp_path / f"site{next(numbers)}"
-        module = f"{dist.replace('-', '_')}_plugin"
-        info = site / f"{dist.replace('-', '_')}-{version}.dist-info"
-        info.mkdir(parents=True)
-        (site / f"{module}.py").write_text(textwrap.dedent(code))
-        (info / "entry_points.txt").write_text(points or f"[bilevel]\n{name or dist} = {module}\n")
-        if metadata is None:
-            metadata = f"Metadata-Version: 2.1\nName: {dist}\nVersion: {version}\n"
-        (info / "METADATA").write_text(metadata)
-        modules.append(module)
-        monkeypatch.syspath_prepend(str(site))
-
-    yield write
-    monkeypatch.undo()
-    for module in modules:
-        sys.modules.pop(module, None)
-    get_registry(fresh=True)
-
-
-def check_builtins(registry: Registry) -> None:
-    assert registry.infos["builtin"].status == "active"
-    assert "kkt" in registry.solvers
-    assert {"scip", "highs", "ipopt"} <= set(registry.backends)
-    assert {"kkt", "sos1", "bigm"} <= set(registry.reformulations)
-    assert {"serial", "processes"} <= set(registry.executors)
-
-
-def make_strict(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Raise the first failure. The other built-in plugins are left out, so that it is that of the plugin under test."""
-    monkeypatch.setenv("BILEVEL_STRICT_PLUGINS", "1")
-    monkeypatch.setenv("BILEVEL_DISABLE_PLUGINS", "problems,toll,hpo,nas")
-
-
-def broken(registry: Registry, name: str, dist: str, *words: str) -> None:
-    """The plugin is off, its warning is there once and names it, its distribution and these words."""
-    info = registry.infos[name]
-    assert info.status == "broken"
-    found = [w for w in registry.warnings if repr(name) in w and dist in w]
-    assert len(found) == 1, registry.warnings
-    for word in words:
-        assert word in found[0]
-        assert word in info.error
-    check_builtins(registry)
+from .fake_plugins import GOOD, Install, broken, check_builtins, make_strict
 
 
 def test_every_hook_of_the_contract_exists_and_has_an_example() -> None:
@@ -329,69 +261,6 @@ def test_a_forgotten_marker_is_pointed_out(install: Install) -> None:
     assert any("'bilevel-shy'" in w and "bilevel_solvers without @hookimpl" in w for w in registry.warnings)
 
 
-def test_two_strangers_with_one_entry_point_name(install: Install) -> None:
-    install("bilevel-a", GOOD.format(name="a"), name="same")
-    install("bilevel-b", GOOD.format(name="b"), name="same")
-    registry = get_registry(fresh=True)
-    assert {"a", "b"} <= set(registry.solvers)
-    assert registry.infos["same@bilevel-a"].dist == "bilevel-a"
-    assert registry.infos["same@bilevel-b"].dist == "bilevel-b"
-    assert any("'same'" in w and "bilevel-a and bilevel-b" in w for w in registry.warnings)
-    check_builtins(registry)
-
-
-def test_a_stranger_with_the_name_of_a_builtin_plugin(install: Install) -> None:
-    install("aaa-first", GOOD.format(name="a"), name="builtin")
-    registry = get_registry(fresh=True)
-    assert registry.infos["builtin"].dist == "bilevel"
-    assert registry.infos["builtin@aaa-first"].status == "active"
-    assert any("'builtin'" in w and "bilevel and aaa-first" in w for w in registry.warnings)
-    check_builtins(registry)
-
-
-def test_our_names_cannot_be_taken(install: Install) -> None:
-    install("aaa-first", GOOD.format(name="kkt"))
-    registry = get_registry(fresh=True)
-    assert registry.solvers["kkt"].factory == "bilevel_core.solvers.kkt:KKT"
-    assert any("'kkt'" in w and "aaa-first" in w and "bilevel is used" in w for w in registry.warnings)
-    check_builtins(registry)
-
-
-def test_of_two_strangers_neither_gets_a_name(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
-    install("bilevel-a", GOOD.format(name="same"))
-    install("bilevel-b", GOOD.format(name="same"))
-    registry = get_registry(fresh=True)
-    assert "same" not in registry.solvers
-    assert any("'bilevel-a' of" in w and "'bilevel-b' of" in w and "none of them" in w for w in registry.warnings)
-    with pytest.raises(MissingError, match=r"bilevel-a.*bilevel-b.*BILEVEL_DISABLE_PLUGINS=bilevel-a"):
-        registry.find("solvers", "same")
-    check_builtins(registry)
-
-    monkeypatch.setenv("BILEVEL_DISABLE_PLUGINS", "bilevel-a")
-    assert "same" in get_registry(fresh=True).solvers
-
-    make_strict(monkeypatch)
-    with pytest.raises(PluginError, match="none of them"):
-        get_registry(fresh=True)
-
-
-def test_a_plugin_named_twice_is_loaded_once(install: Install) -> None:
-    install(
-        "bilevel-two", GOOD.format(name="two"), points="[bilevel]\na = bilevel_two_plugin\nb = bilevel_two_plugin\n"
-    )
-    registry = get_registry(fresh=True)
-    assert {registry.infos["a"].status, registry.infos["b"].status} == {"active", "broken"}
-    assert "two" in registry.solvers
-
-
-def test_one_name_twice_in_one_distribution(install: Install) -> None:
-    install("bilevel-two", "", points="[bilevel]\na = bilevel_two_plugin\na = bilevel_two_plugin:f\n")
-    registry = get_registry(fresh=True)
-    assert {"a@bilevel-two", "a@bilevel-two#2"} <= set(registry.infos)
-    assert any("bilevel_two_plugin:f (bilevel-two)" in w for w in registry.warnings)
-    check_builtins(registry)
-
-
 def test_the_first_on_the_path_counts(install: Install) -> None:
     install("bilevel_good", GOOD.format(name="old"), version="1.0")
     install("bilevel-good", GOOD.format(name="new"), version="2.0")
@@ -452,113 +321,6 @@ def test_disabled_plugins(install: Install, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("BILEVEL_DISABLE_PLUGINS", "bulitin")
     registry = get_registry(fresh=True)
     assert any("'bulitin'" in w and "'builtin'" in w for w in registry.warnings)
-
-
-def test_an_observer_that_raises_is_reported_once_and_the_others_go_on(
-    install: Install, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls: list[str] = []
-
-    class Watcher:
-        @hookimpl
-        def bilevel_iteration(self, event: str) -> bool:
-            calls.append(event)
-            return True
-
-    class Faulty:
-        @hookimpl
-        def bilevel_iteration(self) -> None:
-            calls.append("faulty")
-            raise ZeroDivisionError("oh")
-
-        @hookimpl
-        def bilevel_solvers(self) -> list[SolverSpec]:
-            return []
-
-    extra = [("before", Watcher()), ("faulty", Faulty()), ("after", Watcher())]
-    registry = get_registry(extra=extra)
-    assert registry.infos["faulty"].status == "active"
-    registry.new_warnings()
-    assert registry.emit("bilevel_iteration", event="one") == [True, True]
-    assert calls == ["one", "faulty", "one"]
-    broken(registry, "faulty", "(given)", "bilevel_iteration failed", "ZeroDivisionError: oh")
-    assert len(registry.new_warnings()) == 1
-    assert registry.emit("bilevel_iteration", event="two") == [True, True]
-    assert registry.new_warnings() == []
-
-    make_strict(monkeypatch)
-    strict = get_registry(extra=extra)
-    with pytest.raises(ZeroDivisionError):
-        strict.emit("bilevel_iteration", event="three")
-
-
-def test_observers_are_called_in_the_order_that_they_ask_for(install: Install) -> None:
-    order: list[str] = []
-
-    def watcher(name: str, **options: bool) -> SimpleNamespace:
-        def bilevel_solve_start() -> None:
-            order.append(name)
-
-        return SimpleNamespace(bilevel_solve_start=hookimpl(**options)(bilevel_solve_start))
-
-    plugins = [
-        ("last", watcher("last", trylast=True)),
-        ("first", watcher("first", tryfirst=True)),
-        ("mid", watcher("mid")),
-    ]
-    assert get_registry(extra=plugins).emit("bilevel_solve_start", run=None) == []
-    assert order == ["first", "mid", "last"]
-
-
-def test_emit_checks_its_arguments(install: Install) -> None:
-    registry = get_registry(fresh=True)
-    with pytest.raises(ValueError, match="takes run, result"):
-        registry.emit("bilevel_solve_end", run=None)
-    with pytest.raises(ValueError, match="no such hook"):
-        registry.emit("bilevel_nothing", run=None)
-    with pytest.raises(ValueError, match="through the registry"):
-        registry.emit("bilevel_solvers")
-
-
-def test_find(install: Install) -> None:
-    registry = get_registry(fresh=True)
-    assert registry.find("executors", "serial") == ExecutorSpec(
-        "serial", "bilevel_core.run.executors:serial", "one task after the other, in this process"
-    )
-    with pytest.raises(UsageError, match=r"no executor named 'serail'.*'serial'"):
-        registry.find("executors", "serail")
-
-
-def test_the_registry_is_kept_until_asked_anew(install: Install) -> None:
-    module = ModuleType("given")
-    module.bilevel_problems = hookimpl(lambda: [ProblemSpec("given/one", "nowhere:nothing")])  # type: ignore[attr-defined]
-    given = get_registry(extra=[("given", module)])
-    assert "given/one" in given.problems
-    assert get_registry() is given
-    assert get_registry(fresh=True) is not given
-    assert "given/one" not in get_registry().problems
-
-
-def test_what_the_core_offers_can_be_imported() -> None:
-    registry = get_registry(fresh=True)
-    for table in ("solvers", "backends", "reformulations", "executors"):
-        specs: dict[str, Any] = getattr(registry, table)
-        for name, spec in specs.items():
-            if registry.owners[table, name].name == "builtin":
-                assert callable(spec.load())
-                assert spec.summary
-
-
-def test_listing_plugins_imports_nothing_heavy() -> None:
-    code = """
-        import sys
-        from bilevel_core.plugins.registry import get_registry
-        get_registry()
-        print(*sorted({"torch", "cvxpy", "pyomo", "scipy", "casadi", "highspy", "pyscipopt"} & set(sys.modules)))
-        print("bilevel_core.result" in sys.modules, "numpy" in sys.modules)
-    """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
-    assert done.stdout == "\nFalse False\n"
 
 
 def test_a_source_folder_that_is_not_installed(tmp_path: Path) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import pickle
+import sys
+import types
 
 import numpy as np
 import pyomo.environ as pyo
 import pytest
 
 import bilevel_core as bl
+from bilevel_core.plugins.registry import get_registry
+from bilevel_core.plugins.specs import CheckSpec
 from bilevel_core.reductions.kkt import OptimalityConditions
 from bilevel_core.reductions.sos1 import Sos1
 
@@ -83,6 +87,7 @@ def test_unknown_names_suggest_the_nearest() -> None:
     ("options", "message"),
     [
         ({"backend": "highs"}, "complementarity=bigm"),
+        ({"backend": "scpi"}, "'scip'"),
         ({"multiplier_bound": 10.0}, "bigm"),
         (BIG_M | {"multiplier_bound": -1.0}, "positive"),
         (BIG_M | {"slack_bound": float("inf")}, "positive"),
@@ -267,3 +272,26 @@ def test_the_printed_result_says_what_matters() -> None:
     assert "optimal" in text
     assert "-12" in text
     assert "follower.y" in text
+
+
+def test_a_plugins_check_can_refute(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Objector:
+        @bl.hookimpl
+        def bilevel_checks(self) -> list[CheckSpec]:
+            return [CheckSpec("strict", "objector:objects"), CheckSpec("broken", "objector:breaks")]
+
+    def breaks(problem: object, x: object, y: object) -> str:
+        raise RuntimeError("oh")
+
+    module = types.ModuleType("objector")
+    vars(module).update(objects=lambda problem, x, y: "I do not like it.", breaks=breaks)
+    monkeypatch.setitem(sys.modules, "objector", module)
+    try:
+        registry = get_registry(extra=[("objector", Objector())])
+        r = bl.solve(bard_511())
+        assert r.status == "refuted"
+        assert r.certificate is not None
+        assert r.certificate.reason == "strict: I do not like it."
+        assert registry.infos["objector"].status == "broken"
+    finally:
+        get_registry(fresh=True)
