@@ -1,0 +1,40 @@
+"""Entry of the command: turns errors into messages and exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from bilevel_cli.exits import Exit
+
+
+def main() -> None:
+    """Run the command line; never shows a traceback unless ``BILEVEL_DEBUG`` is set."""
+    from bilevel_cli.app import app
+    from bilevel_core.errors import BilevelError
+
+    debug = os.environ.get("BILEVEL_DEBUG", "").lower() not in ("", "0", "false", "no", "off")
+    try:
+        app(prog_name="bilevel")
+    except BilevelError as error:
+        if debug:
+            raise
+        print(f"bilevel: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader of our output has gone (`bilevel ... | head`): nothing is wrong, and nothing can be printed.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(Exit.OK)
+    except KeyboardInterrupt:
+        print("bilevel: interrupted", file=sys.stderr)
+        sys.exit(Exit.INTERRUPTED)
+    except Exception as error:
+        if debug:
+            raise
+        print(f"bilevel: unexpected {type(error).__name__}: {error}", file=sys.stderr)
+        print("Set BILEVEL_DEBUG=1 to see where, and please report it.", file=sys.stderr)
+        sys.exit(Exit.ERROR)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,247 @@
+"""The Typer application: the commands' signatures and help. What they do is in the modules they import."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from bilevel_cli.exits import Exit
+
+
+class Format(StrEnum):
+    """How a result is printed."""
+
+    TEXT = "text"
+    JSON = "json"
+    JSONL = "jsonl"
+
+
+class Listing(StrEnum):
+    """How a list or a report is printed."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class Progress(StrEnum):
+    """What is shown on stderr while a solve runs."""
+
+    AUTO = "auto"
+    BAR = "bar"
+    LOG = "log"
+    NONE = "none"
+
+
+class PluginGroup(TyperGroup):
+    """The commands here, and those of plugins, whose code is imported only when they are called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names of all commands."""
+        return [*super().list_commands(ctx), *(n for n in sorted(_plugin_commands()) if n not in self.commands)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """One command; for a plugin's, a stand-in with its summary."""
+        found = super().get_command(ctx, cmd_name)
+        if found is None and cmd_name in _plugin_commands():
+            return TyperGroup(name=cmd_name, help=_plugin_commands()[cmd_name].summary)
+        return found
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that is about to be called: here a plugin's code is imported."""
+        name = args[0] if args else ""
+        if name not in self.commands and name in _plugin_commands():
+            loaded = typer.main.get_command(_plugin_commands()[name].load())
+            return name, loaded, args[1:]
+        return super().resolve_command(ctx, args)
+
+
+def _plugin_commands() -> dict[str, Any]:
+    from bilevel_core.plugins.registry import get_registry
+
+    return dict(get_registry().commands)
+
+
+app = typer.Typer(
+    cls=PluginGroup,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Bilevel optimisation: a leader decides, a follower answers optimally, and the answer is checked.",
+)
+plugins_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="See plugins and the hooks they may use.")
+app.add_typer(plugins_app, name="plugins")
+
+AsListing = Annotated[Listing, typer.Option("--format", "-f", help="How to print: text or json.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import bilevel_core
+
+        typer.echo(f"bilevel {bilevel_core.__version__}")
+        raise typer.Exit(Exit.OK)
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Bilevel optimisation: a leader decides, a follower answers optimally, and the answer is checked."""
+
+
+@app.command()
+def solve(
+    problem: Annotated[str, typer.Argument(help="A registered name, module:attribute, or a file.", show_default=False)],
+    solver: Annotated[
+        str | None, typer.Option("--solver", "-s", help="Solver, see `bilevel solvers`.  [default: auto]")
+    ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("--option", "-o", metavar="KEY=VALUE", help="Option of the solver; repeatable.")
+    ] = None,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("--parameter", "-p", metavar="KEY=VALUE", help="Parameter of the problem; repeatable."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.  [default: 0]")] = None,
+    time_limit: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Seconds for the solver.  [default: none]")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, or a torch device.  [default: auto]")] = None,
+    executor: Annotated[
+        str | None, typer.Option(metavar="SPEC", help="Where parallel work runs: serial, processes:N, ...")
+    ] = None,
+    form: Annotated[
+        Format | None, typer.Option("--format", "-f", help="How to print the result.  [default: text]")
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Folder for the record of the run.  [default: none]")
+    ] = None,
+    no_verify: Annotated[bool, typer.Option("--no-verify", help="Skip the independent check.")] = False,
+    progress: Annotated[
+        Progress | None, typer.Option(help="What to show on stderr meanwhile.  [default: auto]")
+    ] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Say what would be done and why; solve nothing.")] = False,
+) -> None:
+    """Solve PROBLEM, check the answer, and print it."""
+    from bilevel_cli.settings import load
+    from bilevel_cli.solve import Request, run
+
+    flags = {
+        "solver": solver,
+        "seed": seed,
+        "time_limit": time_limit,
+        "device": device,
+        "executor": executor,
+        "format": None if form is None else form.value,
+        "out": out,
+        "progress": None if progress is None else progress.value,
+    }
+    settings = load(flags)
+    request = Request(
+        problem, _pairs(option, "-o"), _pairs(parameter, "-p"), verify=not no_verify, explain=explain, settings=settings
+    )
+    raise typer.Exit(run(request))
+
+
+@app.command()
+def verify(
+    target: Annotated[str, typer.Argument(help="The folder of a run, or a problem together with --point.")],
+    point: Annotated[
+        Path | None, typer.Option(help='File with the point: {"x": {...}, "y": {...}}, or a result.json.')
+    ] = None,
+    parameter: Annotated[
+        list[str] | None, typer.Option("--parameter", "-p", metavar="KEY=VALUE", help="Parameter of the problem.")
+    ] = None,
+    form: AsListing = Listing.TEXT,
+) -> None:
+    """Check a point independently of the solver that found it."""
+    from bilevel_cli.stored import verify_point
+
+    raise typer.Exit(verify_point(target, point, _pairs(parameter, "-p"), as_json=form is Listing.JSON))
+
+
+@app.command()
+def show(
+    run: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    form: AsListing = Listing.TEXT,
+) -> None:
+    """Print the result of a recorded run."""
+    from bilevel_cli.stored import show_run
+
+    show_run(run, as_json=form is Listing.JSON)
+
+
+@app.command()
+def problems(
+    name: Annotated[str | None, typer.Argument(help="Show one problem in detail.", show_default=False)] = None,
+    form: AsListing = Listing.TEXT,
+) -> None:
+    """List the problems, or show one with parameters, optimum and source."""
+    from bilevel_cli.lists import show_problems
+
+    show_problems(name, as_json=form is Listing.JSON)
+
+
+@app.command()
+def solvers(
+    name: Annotated[str | None, typer.Argument(help="Show one solver in detail.", show_default=False)] = None,
+    form: AsListing = Listing.TEXT,
+) -> None:
+    """List the solvers, or show one with its options."""
+    from bilevel_cli.lists import show_solvers
+
+    show_solvers(name, as_json=form is Listing.JSON)
+
+
+@app.command()
+def backends(form: AsListing = Listing.TEXT) -> None:
+    """List the backends; each solves a tiny problem to prove that it works."""
+    from bilevel_cli.lists import show_backends
+
+    show_backends(as_json=form is Listing.JSON)
+
+
+@app.command()
+def doctor(form: AsListing = Listing.TEXT) -> None:
+    """Check the installation: versions, backends, plugins, threads, write access."""
+    from bilevel_cli.doctor import examine
+
+    raise typer.Exit(examine(as_json=form is Listing.JSON))
+
+
+@plugins_app.command("list")
+def plugins_list(form: AsListing = Listing.TEXT) -> None:
+    """List the plugins with their state; a broken one with its error."""
+    from bilevel_cli.lists import show_plugins
+
+    show_plugins(as_json=form is Listing.JSON)
+
+
+@plugins_app.command("hooks")
+def plugins_hooks(form: AsListing = Listing.TEXT) -> None:
+    """List the hooks that a plugin may implement."""
+    from bilevel_cli.lists import show_hooks
+
+    show_hooks(as_json=form is Listing.JSON)
+
+
+def _pairs(texts: Sequence[str] | None, flag: str) -> dict[str, str]:
+    from bilevel_core.errors import UsageError
+
+    out: dict[str, str] = {}
+    for text in texts or ():
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise UsageError(f"{flag} {text!r}: expected KEY=VALUE.")
+        if key.strip() in out:
+            raise UsageError(f"{flag} {key.strip()}: given twice. Leave one of them out.")
+        out[key.strip()] = value.strip()
+    return out

@@ -1,0 +1,126 @@
+"""What PROBLEM may be on the command line: a registered name, ``module:attribute``, or a file."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+from bilevel_core.errors import BilevelError, UsageError
+from bilevel_core.plugins.registry import get_registry
+from bilevel_core.plugins.specs import load as load_attribute
+from bilevel_core.problems.base import Problem, as_problem
+from bilevel_core.run.options import read
+
+CANDIDATES = ("problem", "model", "build")
+
+
+def find_problem(reference: str, parameters: Mapping[str, str]) -> Problem:
+    """The problem that a reference names, made with its parameters.
+
+    Raises:
+        UsageError: nothing of that name (with the nearest), a file that cannot be used, or a bad parameter.
+        MissingError: the code of a registered problem needs a package that is not installed.
+    """
+    registry = get_registry()
+    if reference in registry.problems:
+        spec = registry.problems[reference]
+        return _make(spec.load(), parameters, f"problem {reference!r}")
+    path_text, _, attribute = reference.partition(":")
+    path = Path(path_text)
+    if path.suffix == ".py":
+        return _from_module(_import_file(path), attribute, parameters, str(path))
+    for spec in registry.loaders.values():
+        if any(reference.lower().endswith(s) for s in spec.suffixes):
+            return _load_file(spec.load(), Path(reference), parameters, spec.name)
+    if attribute and path.suffix == "" and "/" not in path_text:
+        sys.path.insert(0, "")  # as `python -m` does: modules of the working directory
+        return _as_problem(load_attribute(reference), parameters, reference)
+    if path.exists():
+        known = sorted({".py", *(s for spec in registry.loaders.values() for s in spec.suffixes)})
+        raise UsageError(f"No loader takes {reference!r}. Files that can be read end with {', '.join(known)}.")
+    names = list(registry.problems)
+    close = difflib.get_close_matches(reference, names, n=3, cutoff=0.4)
+    close = close or [n for n in names if reference.lower() in n][:3]
+    hint = f" Did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
+    raise UsageError(f"There is no problem and no file named {reference!r}.{hint} `bilevel problems` lists them.")
+
+
+def _make(factory: Callable[..., Any], parameters: Mapping[str, Any], owner: str) -> Problem:
+    return as_problem(factory(**read(factory, parameters, kind="parameter", owner=owner)))
+
+
+def _load_file(factory: Callable[..., Any], path: Path, parameters: Mapping[str, str], name: str) -> Problem:
+    if not path.is_file():
+        raise UsageError(f"There is no file {str(path)!r}.")
+    given = read(factory, parameters, kind="parameter", owner=f"loader {name!r}", skip=("path",))
+    return as_problem(factory(path, **given))
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise UsageError(f"There is no file {str(path)!r}.")
+    name = f"bilevel_file_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{path} cannot be imported.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    sys.path.insert(0, str(path.resolve().parent))
+    try:
+        spec.loader.exec_module(module)
+    except BilevelError:
+        raise
+    except Exception as error:
+        raise UsageError(f"{_where(error, path)}: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _where(error: Exception, path: Path) -> str:
+    """file:line of the deepest frame in the user's own file."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+    return f"{path}:{frames[-1].lineno}" if frames else str(path)
+
+
+def _from_module(module: ModuleType, attribute: str, parameters: Mapping[str, str], owner: str) -> Problem:
+    if attribute:
+        if not hasattr(module, attribute):
+            raise UsageError(f"{owner} defines no {attribute!r}.")
+        return _as_problem(getattr(module, attribute), parameters, f"{owner}:{attribute}")
+    for name in CANDIDATES:
+        if hasattr(module, name):
+            return _as_problem(getattr(module, name), parameters, f"{owner}:{name}")
+    found = {n: v for n, v in vars(module).items() if isinstance(v, Problem) or _is_bilevel_model(v)}
+    if len(found) == 1:
+        ((name, thing),) = found.items()
+        return _as_problem(thing, parameters, f"{owner}:{name}")
+    several = f" It defines several ({', '.join(found)}): choose one with {owner}:NAME." if found else ""
+    raise UsageError(
+        f"{owner} defines no problem: expected a variable `problem` or `model`, or a function of that name or `build` "
+        f"that returns one.{several}"
+    )
+
+
+def _is_bilevel_model(value: Any) -> bool:
+    kind = type(value)
+    if not kind.__module__.startswith("pyomo.") or kind.__name__ != "ConcreteModel":
+        return False
+    from bilevel_core.problems.pyomo import Follower
+
+    return any(True for _ in value.component_data_objects(cast("Any", Follower)))
+
+
+def _as_problem(thing: Any, parameters: Mapping[str, str], owner: str) -> Problem:
+    is_problem = isinstance(thing, Problem) or hasattr(thing, "component_objects")
+    if callable(thing) and not is_problem:
+        return _make(cast("Callable[..., Any]", thing), parameters, owner)
+    if parameters:
+        raise UsageError(f"{owner} is no function, so it takes no parameters (-p {', '.join(parameters)}).")
+    return as_problem(thing)

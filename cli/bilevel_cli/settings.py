@@ -1,0 +1,81 @@
+"""Settings: flags, then ``BILEVEL_*``, then ``bilevel.toml`` or ``[tool.bilevel]``, then defaults."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from bilevel_core.errors import UsageError
+from bilevel_core.run.options import read
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What may be set for every solve.
+
+    Attributes:
+        solver: name of the solver, or ``auto``.
+        seed: seed of everything random.
+        time_limit: seconds, or None.
+        device: ``auto``, ``cpu`` or a torch device.
+        executor: where parallel work runs, or None for here.
+        format: how the result is printed.
+        out: folder for the record, ``auto`` for a new one under ``runs/``, or None for none.
+        progress: what is shown meanwhile.
+    """
+
+    solver: str = "auto"
+    seed: int = 0
+    time_limit: float | None = None
+    device: str = "auto"
+    executor: str | None = None
+    format: Literal["text", "json", "jsonl"] = "text"
+    out: str | None = None
+    progress: Literal["auto", "bar", "log", "none"] = "auto"
+
+
+def load(flags: Mapping[str, Any], directory: Path | None = None) -> Settings:
+    """Merge all sources.
+
+    Args:
+        flags: from the command line; None where not given.
+        directory: where the search for a file starts; the working directory by default.
+
+    Raises:
+        UsageError: an unknown key or a bad value; the message names the file or the variable.
+    """
+    merged: dict[str, Any] = {}
+    path, table = _file(directory or Path.cwd())
+    if path is not None:
+        merged |= read(Settings, table, kind="setting", owner=str(path))
+    for field in fields(Settings):
+        text = os.environ.get(f"BILEVEL_{field.name.upper()}")
+        if text:
+            merged |= read(Settings, {field.name: text}, kind="setting", owner=f"BILEVEL_{field.name.upper()}")
+    merged |= {k: v for k, v in flags.items() if v is not None}
+    return Settings(**merged)
+
+
+def _file(directory: Path) -> tuple[Path | None, dict[str, Any]]:
+    """The nearest settings file, here or in a folder above."""
+    for folder in (directory, *directory.parents):
+        for name in ("bilevel.toml", "pyproject.toml"):
+            path = folder / name
+            if not path.is_file():
+                continue
+            try:
+                data = tomllib.loads(path.read_text(encoding="utf-8"))
+            except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+                if name == "pyproject.toml":
+                    continue  # somebody else's file: its faults are not ours to report
+                raise UsageError(f"{path} cannot be read: {error}.") from error
+            if name == "bilevel.toml":
+                return path, data
+            tool = data.get("tool", {}).get("bilevel")
+            if tool is not None:
+                return path, tool
+    return None, {}
