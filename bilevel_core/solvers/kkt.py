@@ -15,7 +15,7 @@ from bilevel_core.backends import Solution, SolveStatus
 from bilevel_core.backends.scip import Scip
 from bilevel_core.errors import BackendError, UsageError
 from bilevel_core.problems.base import AlgebraicProblem
-from bilevel_core.program import BilevelProgram, Program
+from bilevel_core.program import BilevelProgram, Program, Row
 from bilevel_core.reductions.bigm import BigM
 from bilevel_core.reductions.bounds import derive_bounds, enlarge, first_bounds, unproven
 from bilevel_core.reductions.kkt import OptimalityConditions
@@ -195,7 +195,13 @@ class _Run:
         watch: bool,
     ) -> Solution:
         options = self.options
-        derived = derive_bounds(system, program.high_point(), conditions.multipliers)
+        relaxed = program.high_point()
+        if start is not None:
+            # Points that are worse than one known need not be kept: the cut makes more bounds finite.
+            worst = system.objective.evaluate(start)
+            cut = Row("cutoff", relaxed.objective, upper=worst + 1e-6 * max(1.0, abs(worst)))
+            relaxed = replace(relaxed, rows=(*relaxed.rows, cut))
+        derived = derive_bounds(system, relaxed, conditions.multipliers)
         bounds = first_bounds(derived, options.multiplier_bound, options.slack_bound)
         leaning = False
         for attempt in range(options.max_enlargements + 1):

@@ -185,6 +185,26 @@ def test_a_broken_backend_is_found_out() -> None:
     assert "no module named" in Missing().available().reason
 
 
+def test_highs_is_asked_again_when_it_contradicts_itself() -> None:
+    class Flaky(Highs):
+        calls = 0
+        faults = 1
+
+        def _attempt(self, program: Program, settings: SolveSettings) -> tuple[Solution, float]:
+            self.calls += 1
+            solution, told = super()._attempt(program, settings)
+            return solution, told - 1.0 if self.calls <= self.faults else told
+
+    p, optimum = CASES["milp"]
+    once = Flaky()
+    assert once.solve(p, SolveSettings(start=np.array([3.0, 0.7]))).objective == pytest.approx(optimum)
+    assert once.calls == 2
+    always = Flaky()
+    always.faults = 99
+    with pytest.raises(BackendError, match="contradicts itself"):
+        always.solve(p)
+
+
 def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
     for backend in (Highs(), Scip(), Ipopt()):
         backend.solve(CASES["lp"][0])
