@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,11 +34,18 @@ class RunRecord:
         self.folder = folder
 
     def start(self, request: Mapping[str, Any]) -> None:
-        """Write ``run.json``, and forget the events and the result of an earlier run there."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for name in ("events.jsonl", "result.json"):
-            (self.folder / name).unlink(missing_ok=True)
-        self._write("run.json", {"schema": SCHEMA, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **request})
+        """Write ``run.json``, and forget the events and the result of an earlier run there.
+
+        Raises:
+            UsageError: the folder cannot be made or written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for name in ("events.jsonl", "result.json"):
+                (self.folder / name).unlink(missing_ok=True)
+            self._write("run.json", {"schema": SCHEMA, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **request})
+        except OSError as error:
+            raise UsageError(f"The run cannot be recorded in {self.folder}: {error.strerror}.") from error
 
     def event(self, event: Event) -> None:
         """Append one event; usable as a callback."""
@@ -51,11 +57,15 @@ class RunRecord:
         self._write("result.json", result.to_dict())
 
     def _write(self, name: str, data: Mapping[str, Any]) -> None:
-        handle, path = tempfile.mkstemp(dir=self.folder, prefix=name)
-        with os.fdopen(handle, "w", encoding="utf-8") as f:
-            json.dump(plain(data), f, indent=1, allow_nan=False)
-            f.write("\n")
-        os.replace(path, self.folder / name)
+        beside = self.folder / f".{name}.{os.getpid()}"
+        try:
+            with beside.open("w", encoding="utf-8") as f:
+                json.dump(plain(data), f, indent=1, allow_nan=False)
+                f.write("\n")
+            beside.replace(self.folder / name)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
 
 
 def event_dict(event: Event) -> dict[str, Any]:

@@ -13,14 +13,6 @@ from typer.core import TyperGroup
 from bilevel_cli.exits import Exit
 
 
-class Format(StrEnum):
-    """How a result is printed."""
-
-    TEXT = "text"
-    JSON = "json"
-    JSONL = "jsonl"
-
-
 class Listing(StrEnum):
     """How a list or a report is printed."""
 
@@ -93,13 +85,19 @@ def main(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error; comes first. Or set BILEVEL_DEBUG=1.")
+    ] = False,
 ) -> None:
     """Bilevel optimisation: a leader decides, a follower answers optimally, and the answer is checked."""
 
 
 @app.command()
 def solve(
-    problem: Annotated[str, typer.Argument(help="A registered name, module:attribute, or a file.", show_default=False)],
+    problem: Annotated[
+        str,
+        typer.Argument(metavar="PROBLEM", help="A registered name, module:attribute, or a file.", show_default=False),
+    ],
     solver: Annotated[
         str | None, typer.Option("--solver", "-s", help="Solver, see `bilevel solvers`.  [default: auto]")
     ] = None,
@@ -119,7 +117,10 @@ def solve(
         str | None, typer.Option(metavar="SPEC", help="Where parallel work runs: serial, processes:N, ...")
     ] = None,
     form: Annotated[
-        Format | None, typer.Option("--format", "-f", help="How to print the result.  [default: text]")
+        str | None,
+        typer.Option(
+            "--format", "-f", metavar="FORMAT", help="text, json, jsonl, or a plugin's format.  [default: text]"
+        ),
     ] = None,
     out: Annotated[
         str | None, typer.Option(metavar="DIR", help="Folder for the record of the run.  [default: none]")
@@ -140,7 +141,7 @@ def solve(
         "time_limit": time_limit,
         "device": device,
         "executor": executor,
-        "format": None if form is None else form.value,
+        "format": form,
         "out": out,
         "progress": None if progress is None else progress.value,
     }
@@ -153,7 +154,9 @@ def solve(
 
 @app.command()
 def verify(
-    target: Annotated[str, typer.Argument(help="The folder of a run, or a problem together with --point.")],
+    target: Annotated[
+        str, typer.Argument(metavar="RUN|PROBLEM", help="The folder of a run, or a problem together with --point.")
+    ],
     point: Annotated[
         Path | None, typer.Option(help='File with the point: {"x": {...}, "y": {...}}, or a result.json.')
     ] = None,
@@ -170,7 +173,7 @@ def verify(
 
 @app.command()
 def show(
-    run: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
     form: AsListing = Listing.TEXT,
 ) -> None:
     """Print the result of a recorded run."""

@@ -14,6 +14,7 @@ from bilevel_core.run.options import REQUIRED, OptionInfo, describe
 
 def show_problems(name: str | None, *, as_json: bool) -> None:
     """The library, or one problem."""
+    echo_warnings()
     registry = get_registry()
     if name is not None:
         spec = registry.find("problems", name)
@@ -23,7 +24,8 @@ def show_problems(name: str | None, *, as_json: bool) -> None:
     rows = [
         {
             "name": s.name,
-            "optimum": None if s.known is None or s.known.upper_objective is None else s.known.upper_objective,
+            "class": sorted(s.tags),
+            "optimum": _optimum(s),
             "needs": s.needs,
             "summary": s.summary,
         }
@@ -32,6 +34,13 @@ def show_problems(name: str | None, *, as_json: bool) -> None:
     _show(rows, as_json=as_json)
     if not as_json and any(r["needs"] for r in rows):
         echo("\nneeds: a solver that this version does not have; such a problem is refused with the reason.")
+
+
+def _optimum(spec: ProblemSpec) -> float | str | None:
+    """The known optimal value; for a problem without a solution, how a correct run ends."""
+    if spec.known is None:
+        return None
+    return spec.known.termination if spec.known.upper_objective is None else spec.known.upper_objective
 
 
 def _one_problem(spec: ProblemSpec, *, as_json: bool) -> None:
@@ -63,6 +72,7 @@ def _one_problem(spec: ProblemSpec, *, as_json: bool) -> None:
 
 def show_solvers(name: str | None, *, as_json: bool) -> None:
     """All solvers, or one with its options."""
+    echo_warnings()
     registry = get_registry()
     if name is None:
         specs = sorted(registry.solvers.values(), key=lambda s: (-s.priority, s.name))
@@ -84,6 +94,7 @@ def show_solvers(name: str | None, *, as_json: bool) -> None:
 
 def show_backends(*, as_json: bool) -> None:
     """All backends, each after a smoke solve."""
+    echo_warnings()
     _show(backend_rows(), as_json=as_json)
 
 
@@ -95,6 +106,10 @@ def backend_rows() -> list[dict[str, Any]]:
             state = spec.load()().available()
         except BilevelError as error:
             rows.append({"name": spec.name, "works": False, "version": "", "about": str(error)})
+            continue
+        except Exception as error:  # noqa: BLE001 - a plugin's backend that breaks must not hide the others
+            about = f"{type(error).__name__}: {error}"
+            rows.append({"name": spec.name, "works": False, "version": "", "about": about})
             continue
         about = spec.summary if state.available else state.reason
         rows.append({"name": spec.name, "works": state.available, "version": state.version, "about": about})

@@ -6,9 +6,10 @@ import difflib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any, cast
 
 from bilevel_core.errors import BilevelError, UsageError
@@ -40,6 +41,10 @@ def find_problem(reference: str, parameters: Mapping[str, str]) -> Problem:
             return _load_file(spec.load(), Path(reference), parameters, spec.name)
     if attribute and path.suffix == "" and "/" not in path_text:
         sys.path.insert(0, "")  # as `python -m` does: modules of the working directory
+        if not _module_exists(path_text):
+            raise UsageError(
+                f"There is no module {path_text!r} here or on the Python path, to take {reference!r} from."
+            )
         return _as_problem(load_attribute(reference), parameters, reference)
     if path.exists():
         known = sorted({".py", *(s for spec in registry.loaders.values() for s in spec.suffixes)})
@@ -51,20 +56,40 @@ def find_problem(reference: str, parameters: Mapping[str, str]) -> Problem:
     raise UsageError(f"There is no problem and no file named {reference!r}.{hint} `bilevel problems` lists them.")
 
 
-def _make(factory: Callable[..., Any], parameters: Mapping[str, Any], owner: str) -> Problem:
-    return as_problem(factory(**read(factory, parameters, kind="parameter", owner=owner)))
+def _make(factory: Callable[..., Any], parameters: Mapping[str, Any], owner: str, path: Path | None = None) -> Problem:
+    """Call the function; a fault in a user's own file is theirs, and is named with its line."""
+    given = read(factory, parameters, kind="parameter", owner=owner)
+    if path is None:
+        return as_problem(factory(**given))
+    with _faults_named(path):
+        made: Any = factory(**given)
+    return as_problem(made)
+
+
+def _module_exists(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # a package above it does not exist
+        return False
+
+
+def _no_file(path: Path) -> UsageError:
+    others = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    close = difflib.get_close_matches(path.name, others, n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(repr(str(path.parent / c)) for c in close)}?" if close else ""
+    return UsageError(f"There is no file {str(path)!r}.{hint}")
 
 
 def _load_file(factory: Callable[..., Any], path: Path, parameters: Mapping[str, str], name: str) -> Problem:
     if not path.is_file():
-        raise UsageError(f"There is no file {str(path)!r}.")
+        raise _no_file(path)
     given = read(factory, parameters, kind="parameter", owner=f"loader {name!r}", skip=("path",))
     return as_problem(factory(path, **given))
 
 
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
-        raise UsageError(f"There is no file {str(path)!r}.")
+        raise _no_file(path)
     name = f"bilevel_file_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
@@ -72,35 +97,44 @@ def _import_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     sys.path.insert(0, str(path.resolve().parent))
-    try:
+    with _faults_named(path):
         spec.loader.exec_module(module)
-    except BilevelError:
-        raise
-    except Exception as error:
-        raise UsageError(f"{_where(error, path)}: {type(error).__name__}: {error}") from error
     return module
 
 
-def _where(error: Exception, path: Path) -> str:
+@contextmanager
+def _faults_named(path: Path) -> Generator[None]:
+    """Whatever the user's code raises becomes an error with file and line; also an attempt to end the program."""
+    try:
+        yield
+    except BilevelError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise UsageError(f"{_where(error, path)}: {type(error).__name__}: {error}") from error
+
+
+def _where(error: BaseException, path: Path) -> str:
     """file:line of the deepest frame in the user's own file."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == path.absolute()]
     return f"{path}:{frames[-1].lineno}" if frames else str(path)
 
 
 def _from_module(module: ModuleType, attribute: str, parameters: Mapping[str, str], owner: str) -> Problem:
+    path = Path(owner)
     if attribute:
         if not hasattr(module, attribute):
             raise UsageError(f"{owner} defines no {attribute!r}.")
-        return _as_problem(getattr(module, attribute), parameters, f"{owner}:{attribute}")
+        return _as_problem(getattr(module, attribute), parameters, f"{owner}:{attribute}", path)
     for name in CANDIDATES:
-        if hasattr(module, name):
-            return _as_problem(getattr(module, name), parameters, f"{owner}:{name}")
+        thing: Any = getattr(module, name, None)
+        if isinstance(thing, Problem | FunctionType) or _is_bilevel_model(thing):
+            return _as_problem(thing, parameters, f"{owner}:{name}", path)
     found = {n: v for n, v in vars(module).items() if isinstance(v, Problem) or _is_bilevel_model(v)}
     if len(found) == 1:
         ((name, thing),) = found.items()
-        return _as_problem(thing, parameters, f"{owner}:{name}")
+        return _as_problem(thing, parameters, f"{owner}:{name}", path)
     several = f" It defines several ({', '.join(found)}): choose one with {owner}:NAME." if found else ""
     raise UsageError(
         f"{owner} defines no problem: expected a variable `problem` or `model`, or a function of that name or `build` "
@@ -117,10 +151,10 @@ def _is_bilevel_model(value: Any) -> bool:
     return any(True for _ in value.component_data_objects(cast("Any", Follower)))
 
 
-def _as_problem(thing: Any, parameters: Mapping[str, str], owner: str) -> Problem:
+def _as_problem(thing: Any, parameters: Mapping[str, str], owner: str, path: Path | None = None) -> Problem:
     is_problem = isinstance(thing, Problem) or hasattr(thing, "component_objects")
     if callable(thing) and not is_problem:
-        return _make(cast("Callable[..., Any]", thing), parameters, owner)
+        return _make(cast("Callable[..., Any]", thing), parameters, owner, path)
     if parameters:
         raise UsageError(f"{owner} is no function, so it takes no parameters (-p {', '.join(parameters)}).")
     return as_problem(thing)

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from bilevel_core.errors import UsageError
 from bilevel_core.run.options import read
@@ -23,7 +23,7 @@ class Settings:
         time_limit: seconds, or None.
         device: ``auto``, ``cpu`` or a torch device.
         executor: where parallel work runs, or None for here.
-        format: how the result is printed.
+        format: how the result is printed: ``text``, ``json``, ``jsonl``, or the name of a plugin's reporter.
         out: folder for the record, ``auto`` for a new one under ``runs/``, or None for none.
         progress: what is shown meanwhile.
     """
@@ -33,7 +33,7 @@ class Settings:
     time_limit: float | None = None
     device: str = "auto"
     executor: str | None = None
-    format: Literal["text", "json", "jsonl"] = "text"
+    format: str = "text"
     out: str | None = None
     progress: Literal["auto", "bar", "log", "none"] = "auto"
 
@@ -51,17 +51,27 @@ def load(flags: Mapping[str, Any], directory: Path | None = None) -> Settings:
     merged: dict[str, Any] = {}
     path, table = _file(directory or Path.cwd())
     if path is not None:
-        merged |= read(Settings, table, kind="setting", owner=str(path))
+        merged |= _checked(table, str(path))
     for field in fields(Settings):
         text = os.environ.get(f"BILEVEL_{field.name.upper()}")
         if text:
-            merged |= read(Settings, {field.name: text}, kind="setting", owner=f"BILEVEL_{field.name.upper()}")
+            merged |= _checked({field.name: text}, f"BILEVEL_{field.name.upper()}")
     merged |= {k: v for k, v in flags.items() if v is not None}
     return Settings(**merged)
 
 
-def _file(directory: Path) -> tuple[Path | None, dict[str, Any]]:
-    """The nearest settings file, here or in a folder above."""
+def _checked(given: Any, place: str) -> dict[str, Any]:
+    """Settings of one source; a fault names the source."""
+    if not isinstance(given, dict):
+        raise UsageError(f"{place}: expected a table of settings, got {given!r}.")
+    try:
+        return read(Settings, cast("dict[str, Any]", given), kind="setting")
+    except UsageError as error:
+        raise UsageError(f"{place}: {error}") from error
+
+
+def _file(directory: Path) -> tuple[Path | None, Any]:
+    """The nearest settings file, here or in a folder above, and what it holds for us, not yet checked."""
     for folder in (directory, *directory.parents):
         for name in ("bilevel.toml", "pyproject.toml"):
             path = folder / name
@@ -75,7 +85,7 @@ def _file(directory: Path) -> tuple[Path | None, dict[str, Any]]:
                 raise UsageError(f"{path} cannot be read: {error}.") from error
             if name == "bilevel.toml":
                 return path, data
-            tool = data.get("tool", {}).get("bilevel")
-            if tool is not None:
-                return path, tool
+            tool: Any = data.get("tool")
+            if isinstance(tool, dict) and "bilevel" in tool:
+                return path, cast("dict[str, Any]", tool)["bilevel"]
     return None, {}

@@ -8,17 +8,23 @@ import sys
 from collections.abc import Generator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from bilevel_cli.exits import Exit, exit_of
 from bilevel_cli.output import echo, echo_json, echo_warnings
 from bilevel_cli.progress import Progress
 from bilevel_cli.reference import find_problem
 from bilevel_cli.settings import Settings
+from bilevel_core.errors import unknown
+from bilevel_core.plugins.registry import get_registry
 from bilevel_core.problems.base import Problem
 from bilevel_core.result import Result, Termination, plain
 from bilevel_core.run import Callback, Event
 from bilevel_core.run.record import RunRecord, event_dict, new_folder
+
+FORMATS = ("text", "json", "jsonl")
+CUT_SHORT = (Termination.STOPPED_BY_USER, Termination.TIME_LIMIT, Termination.ITERATION_LIMIT)
+"""Ends after which the best point is saved even when nobody asked for a record."""
 
 
 @dataclass(frozen=True)
@@ -38,17 +44,20 @@ def run(request: Request) -> Exit:
     from bilevel_core.api import solve
 
     echo_warnings()
-    problem = find_problem(request.problem, request.parameters)
+    _check_format(request.settings.format)
+    # Whatever a user's file or a library prints is no result: stdout is kept for that.
+    with contextlib.redirect_stdout(sys.stderr):
+        problem = find_problem(request.problem, request.parameters)
     if request.explain:
         return _explain(problem, request)
     s = request.settings
     record = _record(request)
     progress = Progress(s.progress)
     events: list[Event] = []
-    callbacks: list[Callback] = [progress, events.append if record is None else record.event]
+    callbacks: list[Callback] = [progress, _keeper(events) if record is None else record.event]
     if s.format == "jsonl":
-        callbacks.append(_print_event)
-    with _closing(progress):
+        callbacks.append(_EventPrinter(sys.stdout))
+    with _closing(progress), contextlib.redirect_stdout(sys.stderr):
         result = solve(
             problem,
             s.solver,
@@ -60,7 +69,7 @@ def run(request: Request) -> Exit:
             verify=request.verify,
             executor=s.executor,
         )
-    if record is None and result.termination is Termination.STOPPED_BY_USER and result.has_point:
+    if record is None and result.termination in CUT_SHORT and result.has_point:
         record = _late_record(request, events)
     if record is not None:
         record.finish(result)
@@ -73,12 +82,42 @@ def run(request: Request) -> Exit:
 def _print(result: Result, form: str) -> None:
     if form == "text":
         echo(str(result))
+    elif form not in FORMATS:
+        echo(str(get_registry().find("reporters", form).load()(result)))
     else:
         echo_json(result.to_dict(), indent=None if form == "jsonl" else 2)
 
 
-def _print_event(event: Event) -> None:
-    print(json.dumps(event_dict(event), allow_nan=False), flush=True)
+def _check_format(form: str) -> None:
+    reporters = get_registry().reporters
+    if form not in FORMATS and form not in reporters:
+        raise unknown("format", form, [*FORMATS, *reporters])
+
+
+class _EventPrinter:
+    """Prints each event as a line of JSON; asks the solver to stop once nobody reads them any more."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.gone = False
+
+    def __call__(self, event: Event) -> bool:
+        if not self.gone:
+            try:
+                print(json.dumps(event_dict(event), allow_nan=False), file=self.stream, flush=True)
+            except BrokenPipeError:
+                self.gone = True  # raised inside a backend's callback it could be lost, or end the process
+        return self.gone
+
+
+def _keeper(events: list[Event]) -> Callback:
+    """Keeps events in case the run is recorded after all; not iterations, of which there may be millions."""
+
+    def keep(event: Event) -> None:
+        if event.kind != "iteration":
+            events.append(event)
+
+    return keep
 
 
 @contextlib.contextmanager
@@ -111,7 +150,7 @@ def _record(request: Request) -> RunRecord | None:
 
 
 def _late_record(request: Request, events: list[Event]) -> RunRecord:
-    """An interrupted run is written down even when nobody asked for it: its point is not lost."""
+    """A run that was cut short is written down even when nobody asked for it: its point is not lost."""
     record = RunRecord(new_folder())
     record.start(_request_dict(request))
     for event in events:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,6 +12,7 @@ from bilevel_cli.exits import Exit, exit_of_check
 from bilevel_cli.output import echo, echo_json, echo_warnings
 from bilevel_cli.reference import find_problem
 from bilevel_core.errors import UsageError
+from bilevel_core.problems.base import Problem
 from bilevel_core.report import certificate_text
 from bilevel_core.result import SCHEMA, Result, plain
 from bilevel_core.run.record import read_request, read_result
@@ -35,17 +38,31 @@ def verify_point(target: str, point: Path | None, parameters: dict[str, str], *,
         if parameters:
             raise UsageError("The run knows its parameters: leave -p out.")
         request = read_request(Path(target))
-        problem = find_problem(request["problem"], request["parameters"])
-        certificate = verify(problem, read_result(Path(target)))
+        result = read_result(Path(target))
+        problem = _problem_of(request, target)
+        certificate = verify(problem, result)
     else:
-        problem = find_problem(target, parameters)
         given = _point(point)
+        with contextlib.redirect_stdout(sys.stderr):
+            problem = find_problem(target, parameters)
         certificate = verify(problem, given) if isinstance(given, Result) else verify(problem, given["x"], given["y"])
     if as_json:
         echo_json(plain(certificate))
     else:
         echo(certificate_text(certificate))
     return exit_of_check(certificate)
+
+
+def _problem_of(request: dict[str, Any], target: str) -> Problem:
+    """The problem that a run solved, read from where the run was made: its files are relative to that folder."""
+    folder = Path(request["directory"])
+    if not folder.is_dir():
+        raise UsageError(
+            f"{target} was made in {folder}, which is gone. Check its point against the problem where it is now: "
+            f"bilevel verify PROBLEM --point {Path(target) / 'result.json'}"
+        )
+    with contextlib.chdir(folder), contextlib.redirect_stdout(sys.stderr):
+        return find_problem(request["problem"], request["parameters"])
 
 
 def _point(path: Path) -> Result | dict[str, Any]:

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import pyomo.environ as pyo
-
-import bilevel_core as bl
+from bilevel_core.problems.pyomo import PyomoProblem
+from bilevel_problems.build import finish, model, pyo
 
 
-def mitsos_barton_313() -> bl.PyomoProblem:
+def mitsos_barton_313() -> PyomoProblem:
     """Mitsos and Barton (2006), example 3.13: at x = 0 the follower is indifferent among all y in [-1, 1].
 
     min x - y; the follower minimises 0.5 x y^2 - x^3 y; x, y in [-1, 1]. For x < 0 the follower is concave.
     """
-    m: Any = pyo.ConcreteModel()
+    m = model("classic/mitsos-barton-313")
     m.x = pyo.Var(bounds=(-1, 1))
-    m.follower = bl.Follower()
     m.follower.y = pyo.Var(bounds=(-1, 1))
     x, y = m.x, m.follower.y
-    m.objective = pyo.Objective(expr=x - y)
-    m.follower.objective = pyo.Objective(expr=0.5 * x * y**2 - x**3 * y)
-    return bl.PyomoProblem(m, name="classic/mitsos-barton-313")
+    return finish(m, x - y, 0.5 * x * y**2 - x**3 * y)

@@ -204,8 +204,8 @@ def _nonconvex() -> list[ProblemSpec]:
 def _traps() -> list[ProblemSpec]:
     return [
         _problem(
-            "trap/multiplier-bound-too-small",
-            "traps:multiplier_bound_too_small",
+            "trap/small-bound",
+            "traps:small_bound",
             102.0,
             "bounds on multipliers and slacks that are too small cut the optimum off",
             "Pineda and Morales (2019), Solving linear bilevel problems using big-Ms: not all that glitters is gold, "
@@ -221,16 +221,16 @@ def _traps() -> list[ProblemSpec]:
             "linear coupling trap",
         ),
         _problem(
-            "trap/two-constraints",
-            "traps:two_constraints",
+            "trap/two-limits",
+            "traps:two_limits",
             7.0,
             "two constraints on the one variable of a maximising follower",
             "by hand: the follower answers y = min(x + 3, 10)",
             "linear trap",
         ),
         _problem(
-            "trap/coupling-infeasible",
-            "traps:coupling_infeasible",
+            "trap/leaders-wish",
+            "traps:leaders_wish",
             None,
             "infeasible: the leader's constraint may not help the follower choose",
             "by hand: the follower always answers y = 2, which the leader forbids",

@@ -5,85 +5,67 @@ The answer to such a problem may be its optimum, an honest refusal, or a claim n
 
 from __future__ import annotations
 
-from typing import Any
-
-import pyomo.environ as pyo
-
-import bilevel_core as bl
+from bilevel_core.problems.pyomo import Follower, PyomoProblem
+from bilevel_problems.build import finish, model, nonnegative, pyo
 
 
-def multiplier_bound_too_small() -> bl.PyomoProblem:
+def small_bound() -> PyomoProblem:
     """Pineda and Morales (2019): bounds of 1, 10, 50 on multipliers and slacks give 2.01, 11.1, 51.5 instead of 102.
 
     max x + y over 0 <= x <= 2; the follower minimises y over 100x - y <= 100, y >= 0.
     """
-    m: Any = pyo.ConcreteModel()
+    m = model("trap/small-bound")
     m.x = pyo.Var(bounds=(0, 2))
-    m.follower = bl.Follower()
-    m.follower.y = pyo.Var(bounds=(0, None))
+    m.follower.y = nonnegative()
     x, y = m.x, m.follower.y
-    m.objective = pyo.Objective(expr=x + y, sense=pyo.maximize)
-    m.follower.objective = pyo.Objective(expr=y)
-    m.follower.row = pyo.Constraint(expr=100 * x - y <= 100)
-    return bl.PyomoProblem(m, name="trap/multiplier-bound-too-small")
+    return finish(m, x + y, y, lower_rows=[100 * x - y <= 100], maximise=True)
 
 
-def follower_bounds() -> bl.PyomoProblem:
+def follower_bounds() -> PyomoProblem:
     """Bounds of the follower's variables are constraints and have multipliers; without them y would be unbounded.
 
-    min x over x >= y; the follower maximises y over [0, 1].
+    min x over x >= y, x >= 0; the follower maximises y over [0, 1].
     """
-    m: Any = pyo.ConcreteModel()
-    m.x = pyo.Var(bounds=(0, None))
-    m.follower = bl.Follower()
+    m = model("trap/follower-bounds")
+    m.x = nonnegative()
     m.follower.y = pyo.Var(bounds=(0, 1))
-    m.objective = pyo.Objective(expr=m.x)
-    m.coupling = pyo.Constraint(expr=m.x >= m.follower.y)
-    m.follower.objective = pyo.Objective(expr=m.follower.y, sense=pyo.maximize)
-    return bl.PyomoProblem(m, name="trap/follower-bounds")
+    x, y = m.x, m.follower.y
+    return finish(m, x, y, upper_rows=[x >= y], follower_maximises=True)
 
 
-def two_constraints() -> bl.PyomoProblem:
+def two_limits() -> PyomoProblem:
     """A maximising follower with two constraints on one variable: their multipliers must share one gradient.
 
     min x + y over x >= 2; the follower maximises y over y <= x + 3, y <= 10, y >= 0.
     """
-    m: Any = pyo.ConcreteModel()
+    m = model("trap/two-limits")
     m.x = pyo.Var(bounds=(2, None))
-    m.follower = bl.Follower()
-    m.follower.y = pyo.Var(bounds=(0, None))
+    m.follower.y = nonnegative()
     x, y = m.x, m.follower.y
-    m.objective = pyo.Objective(expr=x + y)
-    m.follower.objective = pyo.Objective(expr=y, sense=pyo.maximize)
-    m.follower.rows = pyo.ConstraintList(rule=[y <= x + 3, y <= 10])
-    return bl.PyomoProblem(m, name="trap/two-constraints")
+    return finish(m, x + y, y, lower_rows=[y <= x + 3, y <= 10], follower_maximises=True)
 
 
-def coupling_infeasible() -> bl.PyomoProblem:
+def leaders_wish() -> PyomoProblem:
     """Infeasible: the follower answers y = 2 whatever x is, and the leader's constraint y <= 0 must not help it choose.
 
     min -x over x in {0, ..., 5}, y <= 0; the follower maximises a free y over y <= 2.
     """
-    m: Any = pyo.ConcreteModel()
+    m = model("trap/leaders-wish")
     m.x = pyo.Var(domain=pyo.Integers, bounds=(0, 5))
-    m.follower = bl.Follower()
     m.follower.y = pyo.Var()
-    m.objective = pyo.Objective(expr=-m.x)
-    m.coupling = pyo.Constraint(expr=m.follower.y <= 0)
-    m.follower.objective = pyo.Objective(expr=m.follower.y, sense=pyo.maximize)
-    m.follower.row = pyo.Constraint(expr=m.follower.y <= 2)
-    return bl.PyomoProblem(m, name="trap/coupling-infeasible")
+    x, y = m.x, m.follower.y
+    return finish(m, -x, y, upper_rows=[y <= 0], lower_rows=[y <= 2], follower_maximises=True)
 
 
-def two_followers() -> bl.PyomoProblem:
+def two_followers() -> PyomoProblem:
     """Two independent followers, each with its own objective: adding the objectives up or mixing the blocks shows.
 
     min x1 + 3 z1 + 3 z2 over x1 + x2 = 10, 2 <= x1 <= 6, 2 <= x2 <= 8; follower i maximises z_i over
     x_i + z_i <= 8, x_i + 4 z_i >= 8, x_i + 2 z_i <= 13, 0 <= z_i <= 20.
     """
-    m: Any = pyo.ConcreteModel()
+    m = pyo.ConcreteModel(name="trap/two-followers")
     m.x = pyo.Var([1, 2], bounds={1: (2, 6), 2: (2, 8)})
-    m.follower = bl.Follower([1, 2])
+    m.add_component("follower", Follower([1, 2]))
     for i in (1, 2):
         block = m.follower[i]
         block.z = pyo.Var(bounds=(0, 20))
@@ -92,45 +74,35 @@ def two_followers() -> bl.PyomoProblem:
         block.rows = pyo.ConstraintList(rule=[x + z <= 8, x + 4 * z >= 8, x + 2 * z <= 13])
     m.objective = pyo.Objective(expr=m.x[1] + 3 * m.follower[1].z + 3 * m.follower[2].z)
     m.total = pyo.Constraint(expr=m.x[1] + m.x[2] == 10)
-    return bl.PyomoProblem(m, name="trap/two-followers")
+    return PyomoProblem(m)
 
 
-def no_multipliers() -> bl.PyomoProblem:
+def no_multipliers() -> PyomoProblem:
     """Dempe (1992): at the optimum (0, 0) the follower has no multipliers, so optimality conditions miss it.
 
     min (x - 3.5)^2 + (y + 4)^2 over x >= 0; the follower minimises (y - 3)^2 over y^2 <= x. What the conditions find is
     31.25 at (1, 1), which stands in published tables.
     """
-    m: Any = pyo.ConcreteModel()
-    m.x = pyo.Var(bounds=(0, None))
-    m.follower = bl.Follower()
+    m = model("trap/no-multipliers")
+    m.x = nonnegative()
     m.follower.y = pyo.Var()
     x, y = m.x, m.follower.y
-    m.objective = pyo.Objective(expr=(x - 3.5) ** 2 + (y + 4) ** 2)
-    m.follower.objective = pyo.Objective(expr=(y - 3) ** 2)
-    m.follower.row = pyo.Constraint(expr=y**2 <= x)
-    return bl.PyomoProblem(m, name="trap/no-multipliers")
+    return finish(m, (x - 3.5) ** 2 + (y + 4) ** 2, (y - 3) ** 2, lower_rows=[y**2 <= x])
 
 
-def follower_unbounded() -> bl.PyomoProblem:
+def follower_unbounded() -> PyomoProblem:
     """The follower maximises y over y >= x: it has no optimal answer for any x."""
-    m: Any = pyo.ConcreteModel()
-    m.x = pyo.Var(bounds=(0, None))
-    m.follower = bl.Follower()
-    m.follower.y = pyo.Var(bounds=(0, None))
-    m.objective = pyo.Objective(expr=m.x)
-    m.follower.objective = pyo.Objective(expr=m.follower.y, sense=pyo.maximize)
-    m.follower.row = pyo.Constraint(expr=m.follower.y >= m.x)
-    return bl.PyomoProblem(m, name="trap/follower-unbounded")
+    m = model("trap/follower-unbounded")
+    m.x = nonnegative()
+    m.follower.y = nonnegative()
+    x, y = m.x, m.follower.y
+    return finish(m, x, y, lower_rows=[y >= x], follower_maximises=True)
 
 
-def follower_infeasible() -> bl.PyomoProblem:
+def follower_infeasible() -> PyomoProblem:
     """The follower must choose y with x <= y <= x - 1: it has no feasible answer for any x."""
-    m: Any = pyo.ConcreteModel()
-    m.x = pyo.Var(bounds=(0, None))
-    m.follower = bl.Follower()
-    m.follower.y = pyo.Var(bounds=(0, None))
-    m.objective = pyo.Objective(expr=m.x)
-    m.follower.objective = pyo.Objective(expr=m.follower.y)
-    m.follower.rows = pyo.ConstraintList(rule=[m.x <= m.follower.y, m.follower.y <= m.x - 1])
-    return bl.PyomoProblem(m, name="trap/follower-infeasible")
+    m = model("trap/follower-infeasible")
+    m.x = nonnegative()
+    m.follower.y = nonnegative()
+    x, y = m.x, m.follower.y
+    return finish(m, x, y, lower_rows=[x <= y, y <= x - 1])
