@@ -52,6 +52,7 @@ def find_problem(reference: str, parameters: Mapping[str, str]) -> Problem:
     names = list(registry.problems)
     close = difflib.get_close_matches(reference, names, n=3, cutoff=0.4)
     close = close or [n for n in names if reference.lower() in n][:3]
+    close = close or difflib.get_close_matches(reference, names, n=1, cutoff=0.0)
     hint = f" Did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
     raise UsageError(f"There is no problem and no file named {reference!r}.{hint} `bilevel problems` lists them.")
 

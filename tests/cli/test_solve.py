@@ -117,7 +117,7 @@ def test_no_verify_leaves_the_check_out(cli: Call, model: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nonsense"], ["nonsense"]),
+        (["nonsense"], ["nonsense", "Did you mean"]),
         (["classic/bard-51"], ["classic/bard-511"]),
         (["smal.py"], ["smal.py", "small.py"]),
         (["no_such_module_here:thing"], ["no_such_module_here"]),
