@@ -1,0 +1,177 @@
+"""`toll-pricing`: the exact solver of toll problems, by their single-level form and a mixed-integer backend.
+
+Good at: many pairs with few tollable arcs (hundreds of pairs, 5 to 15 arcs; or 20 pairs and 100 arcs). Bad at: many
+pairs and many arcs together, where the gap closes slowly: the best tolls found and the proven bound are reported.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from bilevel_core.backends import Solution, SolveStatus
+from bilevel_core.errors import BackendError, UsageError
+from bilevel_core.result import Claim, Result, Termination
+from bilevel_core.run import RunContext
+from bilevel_core.solvers.assemble import with_point
+from bilevel_core.solvers.base import Accepted, Refused, Solver
+from bilevel_core.solvers.single_level import pick, settings
+from bilevel_core.traits import Traits
+from bilevel_toll.problem import STRUCTURE, TollProblem
+from bilevel_toll.reduction import StrongDuality
+from bilevel_toll.settle import Settled, answered, settle
+from bilevel_toll.sweeps import sweep_starts
+
+TOLERANCE = 1e-5
+"""By how much (relative) the revenue of the exact tolls may differ from the backend's before nothing is claimed."""
+SWEEP_SECONDS = 2.0
+SWEEP_SHARE = 0.1
+"""Sweeping takes at most this long, and at most this share of the time limit."""
+
+_TERMINATIONS = {
+    SolveStatus.OPTIMAL: Termination.CONVERGED,
+    SolveStatus.TIME_LIMIT: Termination.TIME_LIMIT,
+    SolveStatus.INTERRUPTED: Termination.STOPPED_BY_USER,
+}
+
+
+def _option(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+def _no_options() -> dict[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True)
+class TollPricing(Solver):
+    """Strong duality, big-M from distances, branch and bound; tolls made exact afterwards by the inverse problem.
+
+    Sources: Labbé, Marcotte, Savard (1998); Dewez, Labbé, Marcotte, Savard (2008).
+    """
+
+    backend: Literal["scip", "highs"] = _option("scip", "which backend solves the mixed-integer program")
+    gap: float = _option(1e-6, "relative gap between revenue and proven bound at which the search may stop")
+    sweeps: int = _option(3, "starts of the sweeping heuristic that gives the search its first tolls; 0 for none")
+    backend_options: dict[str, Any] = field(
+        default_factory=_no_options, metadata={"help": "passed to the backend as they are: backend_options.NAME=VALUE"}
+    )
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.gap < 1.0:
+            raise UsageError(f"Expected a gap in [0, 1), got {self.gap!r}.")
+        if self.sweeps < 0:
+            raise UsageError(f"Expected sweeps >= 0, got {self.sweeps}.")
+
+    def accepts(self, traits: Traits) -> Accepted | Refused:
+        """Problems that come from a network and say so."""
+        if STRUCTURE not in traits.structure:
+            return Refused("it is not a toll problem on a network", "a general solver, such as kkt")
+        how = f"strong duality with node potentials, bounds from distances, solved by {self.backend}"
+        return Accepted(how, "global")
+
+    def run(self, problem: TollProblem, context: RunContext) -> Result:
+        """See `Solver.run`. There is always a point to report: no toll at all."""
+        if not isinstance(problem, TollProblem):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise UsageError(f"Expected a toll problem, got {type(problem).__name__}.")
+        return _Run(self, problem, context).result()
+
+
+class _Run:
+    """One run: sweeps, the search, exact tolls, and what may be claimed of them."""
+
+    def __init__(self, options: TollPricing, problem: TollProblem, context: RunContext) -> None:
+        self.options = options
+        self.problem = problem
+        self.context = context
+        self.best = answered(problem, np.zeros(len(problem.tollable)))
+
+    def result(self) -> Result:
+        problem, context = self.problem, self.context
+        self._sweep()
+        if context.stopped or context.expired:
+            return self._assemble(Solution(SolveStatus.INTERRUPTED if context.stopped else SolveStatus.TIME_LIMIT), {})
+        reduction = StrongDuality()
+        target = reduction.apply(problem)
+        binaries = sum(c.integer for c in target.columns)
+        context.report(
+            "phase",
+            message=f"branch and bound: {len(target.columns)} columns, {binaries} binary, {len(target.rows)} rows",
+        )
+        if not binaries:  # no pair saves anything by a tollable arc: the bound is 0, and no toll earns it
+            return self._assemble(Solution(SolveStatus.OPTIMAL, bound=0.0), {})
+        backend = pick(target, self.options.backend)
+        how = settings(
+            context,
+            problem.program().leader,
+            gap=self.options.gap,
+            options=self.options.backend_options,
+            start=reduction.point(self.best.tolls),
+        )
+        solution = backend.solve(target, how)
+        if solution.status not in _TERMINATIONS:
+            raise BackendError(
+                f"{backend.name} ended {solution.status}, but the program always has a solution. {solution.message}"
+            )
+        if solution.values is not None:
+            self._consider(settle(problem, reduction.invert(solution.values)[: len(problem.tollable)]))
+        return self._assemble(solution, {backend.name: backend.version()})
+
+    def _sweep(self) -> None:
+        context, options = self.context, self.options
+        if not options.sweeps:
+            return
+        context.report("phase", message="sweeping for first tolls")
+        left = context.remaining()
+        end = context.elapsed + (SWEEP_SECONDS if left is None else min(SWEEP_SECONDS, SWEEP_SHARE * left))
+
+        def stop() -> bool:
+            return context.stopped or context.elapsed >= end
+
+        for tolls in sweep_starts(self.problem, options.sweeps, context.seed, stop)[:1]:
+            if self._consider(settle(self.problem, tolls)):
+                context.report("incumbent", objective=self.best.revenue, bound=self.problem.bound)
+
+    def _consider(self, found: Settled) -> bool:
+        better = found.revenue > self.best.revenue
+        if better:
+            self.best = found
+        return better
+
+    def _assemble(self, solution: Solution, versions: dict[str, str]) -> Result:
+        """The best tolls with the proven bound, and as much of a claim as the two allow."""
+        problem, best = self.problem, self.best
+        told = -solution.bound if math.isfinite(solution.bound) else math.inf
+        bound = min(problem.bound, told)
+        scale = max(1.0, abs(best.revenue))
+        claim, message = Claim.FEASIBLE, ""
+        if best.revenue > bound + TOLERANCE * scale:
+            message = (
+                f"The backend reports that no tolls earn more than {bound:.9g}, but these do: its bound is not used."
+            )
+            bound = problem.bound
+        else:
+            bound = max(bound, best.revenue)
+            proven = bound - best.revenue <= max(self.options.gap, TOLERANCE) * scale
+            if proven:
+                claim = Claim.GLOBAL
+            elif solution.status is SolveStatus.OPTIMAL:
+                message = (
+                    f"The backend's tolls earn {bound:.9g} only within its tolerances; the best exact tolls found "
+                    f"earn {best.revenue:.9g}."
+                )
+        termination = Termination.CONVERGED if claim is Claim.GLOBAL else _TERMINATIONS[solution.status]
+        return with_point(
+            problem,
+            problem.values(best.tolls, best.routes),
+            self.context,
+            termination=termination,
+            claim=claim,
+            bound=-bound,
+            counts={"nodes": solution.nodes},
+            versions=versions,
+            message=message,
+        )

@@ -1,0 +1,218 @@
+"""Reader of TNTP files, the text format of the Transportation Networks collection; also the loader for ``.tntp``.
+
+A network file has metadata ``<NAME> value``, then one line an arc: tail, head, capacity, length, free-flow time, b,
+power, speed, toll, type. A trip file has ``Origin N`` followed by ``destination : trips;``. ``~`` starts a comment.
+Congestion parameters, speed, toll and type are not read: costs are free-flow times, and tolls are to be found. The
+files do not say their units; they stand in the READMEs that come with them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bilevel_core.errors import ModelError, UsageError
+from bilevel_toll.network import Arc, Demand, Network, largest
+from bilevel_toll.problem import TollProblem
+from bilevel_toll.tollable import choose
+
+ZONES, NODES, LINKS = "NUMBER OF ZONES", "NUMBER OF NODES", "NUMBER OF LINKS"
+FIRST_THROUGH, TOTAL = "FIRST THRU NODE", "TOTAL OD FLOW"
+END = "END OF METADATA"
+TOTAL_TOLERANCE = 0.01
+"""Share by which the trips may miss the total that a file states: published files round it, cut ones miss by more."""
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file split up: metadata by name, and the lines after it with their numbers, comments and blanks left out."""
+
+    path: Path
+    metadata: dict[str, tuple[str, int]]
+    lines: tuple[tuple[int, str], ...]
+
+    def fault(self, line: int, text: str) -> UsageError:
+        return UsageError(f"{self.path}:{line}: {text}")
+
+    def whole_number(self, name: str) -> int | None:
+        """A whole number of the metadata; None where it is not stated."""
+        if name not in self.metadata:
+            return None
+        text, line = self.metadata[name]
+        if not text.isdigit():
+            raise self.fault(line, f"expected a whole number for <{name}>, got {text!r}.")
+        return int(text)
+
+
+def _open(path: Path, what: str) -> _File:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UsageError(f"There is no {what} {str(path)!r}.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"The {what} {str(path)!r} cannot be read: {error}.") from error
+    metadata: dict[str, tuple[str, int]] = {}
+    lines: list[tuple[int, str]] = []
+    ended = False
+    for number, raw in enumerate(text.splitlines(), 1):
+        line = raw.split("~", 1)[0].strip()
+        if not line:
+            continue
+        if line.startswith("<"):
+            name, closed, value = line[1:].partition(">")
+            if not closed:
+                raise UsageError(f"{path}:{number}: expected <NAME> value, got {raw.strip()!r}.")
+            if ended:
+                raise UsageError(f"{path}:{number}: metadata after <{END}>.")
+            ended = name.strip().upper() == END
+            metadata[name.strip().upper()] = (value.strip(), number)
+        elif ended:
+            lines.append((number, line))
+        else:
+            raise UsageError(f"{path}:{number}: data before <{END}>: this is no TNTP {what}.")
+    if not ended:
+        raise UsageError(f"{path}: there is no line <{END}>: this is no TNTP {what}.")
+    return _File(path, metadata, tuple(lines))
+
+
+def read_network(path: Path) -> Network:
+    """Read a network file. Costs are free-flow times; nodes are named by their numbers.
+
+    Nodes below <FIRST THRU NODE> are not passed through. Node numbers may have gaps.
+
+    Raises:
+        UsageError: by file and line: a field that is missing or no number, an arc count that differs from the metadata,
+            a node beyond <NUMBER OF NODES>, a negative time, a self-loop.
+    """
+    file = _open(path, "network file")
+    nodes = file.whole_number(NODES)
+    arcs: list[Arc] = []
+    for number, line in file.lines:
+        fields = line.split(";", 1)[0].split()
+        if len(fields) < 5:
+            raise file.fault(
+                number, f"expected at least 5 fields (tail, head, capacity, length, time), got {len(fields)}."
+            )
+        tail, head = (_node(file, number, text) for text in fields[:2])
+        for end in (tail, head):
+            if nodes is not None and end > nodes:
+                raise file.fault(number, f"node {end} is beyond <{NODES}> {nodes}.")
+        if tail == head:
+            raise file.fault(number, f"arc {tail}-{head} is a self-loop.")
+        names = ("capacity", "length", "free-flow time")
+        capacity, length, cost = (_amount(file, number, n, t) for n, t in zip(names, fields[2:5], strict=True))
+        arcs.append(Arc(str(tail), str(head), cost, capacity, length))
+    stated = file.whole_number(LINKS)
+    if stated is not None and stated != len(arcs):
+        raise UsageError(f"{path}: <{LINKS}> says {stated}, but the file has {len(arcs)} arcs. Is it cut off?")
+    if not arcs:
+        raise UsageError(f"{path}: there are no arcs after <{END}>.")
+    first = file.whole_number(FIRST_THROUGH) or 1
+    used = sorted({int(n) for a in arcs for n in (a.tail, a.head)})
+    return Network(arcs, [str(n) for n in used], [str(n) for n in used if n < first])
+
+
+def read_trips(path: Path) -> list[Demand]:
+    """Read a trip file: every entry with trips that leaves its zone, in the order of the file.
+
+    Raises:
+        UsageError: by file and line: an entry that is not ``zone : trips``, negative trips, an entry before the first
+            origin, a pair given twice; a sum that is far from <TOTAL OD FLOW>.
+    """
+    file = _open(path, "trip file")
+    zones = file.whole_number(ZONES)
+    origin: int | None = None
+    seen: dict[tuple[int, int], int] = {}
+    demands: list[Demand] = []
+    total = 0.0
+    for number, line in file.lines:
+        words = line.split()
+        if words[0].lower() == "origin":
+            if len(words) != 2:
+                raise file.fault(number, f"expected 'Origin N', got {line!r}.")
+            origin = _node(file, number, words[1])
+            continue
+        if origin is None:
+            raise file.fault(number, "trips before the first 'Origin' line.")
+        for zone, trips in _entries(file, number, line):
+            if zones is not None and max(zone, origin) > zones:
+                raise file.fault(number, f"zone {max(zone, origin)} is beyond <{ZONES}> {zones}.")
+            if (origin, zone) in seen:
+                raise file.fault(number, f"{origin} to {zone} is given twice, first in line {seen[origin, zone]}.")
+            seen[origin, zone] = number
+            total += trips
+            if trips > 0.0 and zone != origin:
+                demands.append(Demand(str(origin), str(zone), trips))
+    _check_total(file, total)
+    return demands
+
+
+def _entries(file: _File, number: int, line: str) -> Iterator[tuple[int, float]]:
+    for entry in line.split(";"):
+        if not entry.strip():
+            continue
+        zone, colon, trips = entry.partition(":")
+        if not colon:
+            raise file.fault(number, f"expected 'zone : trips', got {entry.strip()!r}.")
+        yield _node(file, number, zone.strip()), _amount(file, number, "number of trips", trips.strip())
+
+
+def _check_total(file: _File, total: float) -> None:
+    if TOTAL not in file.metadata:
+        return
+    text, line = file.metadata[TOTAL]
+    stated = _amount(file, line, f"<{TOTAL}>", text)
+    if abs(total - stated) > TOTAL_TOLERANCE * max(1.0, stated):
+        raise file.fault(line, f"<{TOTAL}> says {stated:g}, but the trips add up to {total:g}. Is the file cut off?")
+
+
+def _node(file: _File, line: int, text: str) -> int:
+    if not text.isdigit():
+        raise file.fault(line, f"expected the number of a node, got {text!r}.")
+    return int(text)
+
+
+def _amount(file: _File, line: int, name: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise file.fault(line, f"expected a number for {name}, got {text!r}.") from None
+    if not (math.isfinite(value) and value >= 0.0):
+        raise file.fault(line, f"expected a {name} of at least 0, got {text}.")
+    return value
+
+
+def trips_beside(path: Path) -> Path:
+    """Where the trips of a network file are looked for: ``X_trips.tntp`` beside ``X_net.tntp`` or ``X.tntp``."""
+    return path.with_name(path.stem.removesuffix("_net") + "_trips" + path.suffix)
+
+
+def load_tntp(
+    path: Path, *, trips: Path | None = None, tollable: int | tuple[str, ...] = 5, pairs: int | None = None
+) -> TollProblem:
+    """A toll problem from TNTP files.
+
+    Args:
+        path: the network file
+        trips: the trip file; by default X_trips.tntp beside X_net.tntp
+        tollable: arcs as TAIL-HEAD,TAIL-HEAD,..., or how many of the busiest
+        pairs: only this many pairs, those with the most trips; by default all
+
+    Raises:
+        UsageError: a file that cannot be read, by line; an arc that does not exist.
+        ModelError: a pair without a route, or without a toll-free one.
+    """
+    if path.stem.endswith("_trips"):
+        raise UsageError(f"{str(path)!r} looks like a trip file: give the network file, and this one as trips=.")
+    network = read_network(path)
+    other = trips or trips_beside(path)
+    if trips is None and not other.is_file():
+        raise UsageError(f"There are no trips beside the network: expected {str(other)!r}, or give trips=FILE.")
+    demands = largest(read_trips(other), pairs)
+    missing = sorted({n for d in demands for n in (d.origin, d.destination) if n not in network.position})
+    if missing:
+        raise ModelError(f"{other}: zone {missing[0]} has trips, but no arc of {path} touches it.")
+    name = path.stem.removesuffix("_net")
+    return TollProblem(network, demands, choose(network, demands, tollable), name=f"toll/{name}")
