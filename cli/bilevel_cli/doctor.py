@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import os
 import platform
@@ -85,8 +86,7 @@ def _version(name: str) -> str | None:
 def _devices() -> list[str]:
     if _version("torch") is None:
         return []
-    import torch
-
+    torch: Any = importlib.import_module("torch")
     return ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
 
 
