@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from bilevel_core.errors import BilevelError
+from bilevel_core.errors import BackendError, BilevelError
 from bilevel_core.program import Function, Program, Row, Variable
 
 
@@ -94,13 +94,21 @@ class Backend(ABC):
     def version(self) -> str:
         """The backend's version. May raise ImportError."""
 
-    @abstractmethod
     def solve(self, program: Program, settings: SolveSettings | None = None) -> Solution:
         """Solve the program. Never raises for infeasible, unbounded or limits: those are statuses.
 
         Raises:
-            BackendError: the backend broke, or contradicted itself.
+            BackendError: the backend does not take the program, broke, or contradicted itself.
+            UsageError: an option that it does not know.
         """
+        reason = self.accepts(program)
+        if reason is not None:
+            raise BackendError(reason)
+        return self._solve(program, settings or SolveSettings())
+
+    @abstractmethod
+    def _solve(self, program: Program, settings: SolveSettings) -> Solution:
+        """`solve` for a program that `accepts` takes."""
 
     def available(self) -> Availability:
         """Smoke-solve ``min x + y`` over x + 2 y >= 2, x, y in [0, 5], whose optimum is 1."""

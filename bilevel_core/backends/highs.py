@@ -63,12 +63,8 @@ class Highs(Backend):
                 return "HiGHS takes no nonconvex quadratic objective"
         return None
 
-    def solve(self, program: Program, settings: SolveSettings | None = None) -> Solution:
+    def _solve(self, program: Program, settings: SolveSettings) -> Solution:
         """See `Backend.solve`. Progress is reported for mixed-integer programs."""
-        settings = settings or SolveSettings()
-        reason = self.accepts(program)
-        if reason is not None:
-            raise BackendError(reason)
         # An answer that contradicts itself is asked for again, from scratch and then without presolve, before it is
         # an error: 1.16.0 does so now and then on mixed-integer programs, most often when given a start.
         attempts = [settings]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bilevel_core.backends.base import Backend, Solution, SolveSettings, SolveStatus
-from bilevel_core.errors import BackendError, UsageError
+from bilevel_core.errors import UsageError
 from bilevel_core.program import Function, Program
 from bilevel_core.program import expression as ex
 
@@ -39,12 +39,8 @@ class Ipopt(Backend):
             return "Ipopt takes neither special ordered sets nor complementarity pairs"
         return None
 
-    def solve(self, program: Program, settings: SolveSettings | None = None) -> Solution:
+    def _solve(self, program: Program, settings: SolveSettings) -> Solution:
         """See `Backend.solve`. Starts from ``settings.start``, or from the middle of the bounds."""
-        settings = settings or SolveSettings()
-        reason = self.accepts(program)
-        if reason is not None:
-            raise BackendError(reason)
         import casadi
 
         ca: Any = casadi

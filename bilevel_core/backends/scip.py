@@ -42,12 +42,8 @@ class Scip(Backend):
                         return f"SCIP does not know the function {node.function}()"
         return None
 
-    def solve(self, program: Program, settings: SolveSettings | None = None) -> Solution:
+    def _solve(self, program: Program, settings: SolveSettings) -> Solution:
         """See `Backend.solve`. An interrupt from the keyboard ends the solve with the best point."""
-        settings = settings or SolveSettings()
-        reason = self.accepts(program)
-        if reason is not None:
-            raise BackendError(reason)
         import pyscipopt
 
         model: Any = pyscipopt.Model()
