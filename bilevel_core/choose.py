@@ -77,7 +77,9 @@ def build_solver(
         found = classification(problem, registry)
         if found.chosen is None:
             reasons = "; ".join(f"{k}: {v.reason}" for k, v in found.verdicts.items() if isinstance(v, Refused))
-            needs = next((v.instead for v in found.verdicts.values() if isinstance(v, Refused) and v.instead), "")
+            # What one solver recommends instead is no help where it is a solver that refuses as well.
+            advice = [v.instead for v in found.verdicts.values() if isinstance(v, Refused) and v.instead]
+            needs = next((a for a in advice if not any(name in a for name in found.verdicts)), "")
             raise RefusedError(
                 f"No installed solver takes this problem ({traits.label}): {reasons}."
                 + (f" It needs {needs}." if needs else "")

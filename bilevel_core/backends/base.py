@@ -24,6 +24,7 @@ class SolveStatus(enum.StrEnum):
     UNBOUNDED = "unbounded"
     INFEASIBLE_OR_UNBOUNDED = "infeasible-or-unbounded"
     TIME_LIMIT = "time-limit"
+    OTHER_LIMIT = "other-limit"
     INTERRUPTED = "interrupted"
     ERROR = "error"
 

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from bilevel_core.backends.base import Backend, Solution, SolveSettings, SolveStatus
+from bilevel_core.backends.interrupt import run_interruptibly
 from bilevel_core.errors import BackendError, UsageError
-from bilevel_core.program import Program
+from bilevel_core.program import Program, positive_semidefinite
 
 OBJECTIVE_TOLERANCE = 1e-6
 
@@ -58,8 +59,7 @@ class Highs(Backend):
             if program.has_integers:
                 return "HiGHS takes no quadratic objective together with integer variables"
             order = sorted({i for pair in program.objective.quadratic for i in pair})
-            hessian = program.objective.hessian(order)
-            if np.linalg.eigvalsh(hessian)[0] < -1e-9 * max(1.0, float(np.abs(hessian).max())):
+            if not positive_semidefinite(program.objective.hessian(order)):
                 return "HiGHS takes no nonconvex quadratic objective"
         return None
 
@@ -93,6 +93,8 @@ class Highs(Backend):
         h.setOptionValue("dual_feasibility_tolerance", 1e-9)
         h.setOptionValue("mip_feasibility_tolerance", 1e-9)
         h.setOptionValue("mip_abs_gap", 0.0)
+        # By default HiGHS adds 1e-7 to the diagonal of a Hessian, which moves the optimum.
+        h.setOptionValue("qp_regularization_value", 0.0)
         h.setOptionValue("mip_rel_gap", 0.0 if settings.gap is None else settings.gap)
         if settings.time_limit is not None:
             h.setOptionValue("time_limit", max(1e-3, settings.time_limit))
@@ -167,7 +169,7 @@ class Highs(Backend):
 
     @staticmethod
     def _run(h: Any, highspy: Any, settings: SolveSettings, program: Program) -> None:
-        """Run in a thread of its own, so that an interrupt reaches this one and stops the solve."""
+        """Run with progress, until done or interrupted."""
         stop = threading.Event()
         progress = settings.progress
 
@@ -185,21 +187,14 @@ class Highs(Backend):
             ):
                 stop.set()
 
-        if progress is None or not program.has_integers:
-            h.run()
-            return
-        h.cbMipInterrupt += interrupt
-        h.cbMipImprovingSolution += log
-        h.cbMipLogging += log
-        worker = threading.Thread(target=h.run, daemon=True)
-        worker.start()
-        try:
-            while worker.is_alive():
-                worker.join(0.05)
-        except KeyboardInterrupt:
-            # The best point so far is worth more than the exception: the status says interrupted.
-            stop.set()
-            worker.join()
+        if program.has_integers:
+            h.cbMipInterrupt += interrupt
+            if progress is not None:
+                h.cbMipImprovingSolution += log
+                h.cbMipLogging += log
+        else:
+            h.cbSimplexInterrupt += interrupt
+        run_interruptibly(h.run, stop.set)
 
     @staticmethod
     def _solution(h: Any, highspy: Any, program: Program) -> Solution:
@@ -213,6 +208,11 @@ class Highs(Backend):
             s.kUnboundedOrInfeasible: SolveStatus.INFEASIBLE_OR_UNBOUNDED,
             s.kTimeLimit: SolveStatus.TIME_LIMIT,
             s.kInterrupt: SolveStatus.INTERRUPTED,
+            s.kIterationLimit: SolveStatus.OTHER_LIMIT,
+            s.kSolutionLimit: SolveStatus.OTHER_LIMIT,
+            s.kObjectiveBound: SolveStatus.OTHER_LIMIT,
+            s.kObjectiveTarget: SolveStatus.OTHER_LIMIT,
+            s.kMemoryLimit: SolveStatus.OTHER_LIMIT,
         }.get(raw, SolveStatus.ERROR)
         info = h.getInfo()
         bound = info.mip_dual_bound if program.has_integers else -math.inf

@@ -49,6 +49,8 @@ class Ipopt(Backend):
         rows = [translate.function(r.function) for r in program.rows]
         nlp = {"x": v, "f": translate.function(program.objective), "g": ca.vertcat(*rows) if rows else ca.SX(0, 1)}
         options: dict[str, Any] = {"print_time": False, "ipopt.print_level": 0, "ipopt.sb": "yes", "ipopt.tol": 1e-9}
+        # By default Ipopt relaxes bounds by 1e-8, and returns points beyond them.
+        options["ipopt.bound_relax_factor"] = 0.0
         if settings.time_limit is not None:
             options["ipopt.max_wall_time"] = max(1e-3, settings.time_limit)
         options.update({f"ipopt.{k}": value for k, value in settings.options.items()})
@@ -79,6 +81,7 @@ class Ipopt(Backend):
             "Solved_To_Acceptable_Level": SolveStatus.LOCALLY_OPTIMAL,
             "Infeasible_Problem_Detected": SolveStatus.ERROR,  # locally infeasible proves nothing
             "Diverging_Iterates": SolveStatus.INFEASIBLE_OR_UNBOUNDED,
+            "Maximum_Iterations_Exceeded": SolveStatus.OTHER_LIMIT,
             "Maximum_WallTime_Exceeded": SolveStatus.TIME_LIMIT,
             "Maximum_CpuTime_Exceeded": SolveStatus.TIME_LIMIT,
             "User_Requested_Stop": SolveStatus.INTERRUPTED,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from bilevel_core.backends.base import Backend, Solution, SolveSettings, SolveStatus
+from bilevel_core.backends.interrupt import run_interruptibly
 from bilevel_core.errors import BackendError, UsageError
 from bilevel_core.program import Function, Program
 from bilevel_core.program import expression as ex
@@ -58,11 +59,13 @@ class Scip(Backend):
             model.addSol(partial)
         if settings.progress is not None:
             self._watch(pyscipopt, model, settings)
-        model.optimize()
+        run_interruptibly(model.optimizeNogil, model.interruptSolve)
         return self._solution(model, variables, program)
 
     @staticmethod
     def _parameters(model: Any, settings: SolveSettings) -> None:
+        # SCIP's own handler of Ctrl-C prints to stdout.
+        model.setParam("misc/catchctrlc", False)
         model.setParam("limits/gap", 0.0 if settings.gap is None else settings.gap)
         model.setParam("randomization/randomseedshift", settings.seed % (2**31))
         if settings.time_limit is not None:
@@ -144,9 +147,7 @@ class Scip(Backend):
             "inforunbd": SolveStatus.INFEASIBLE_OR_UNBOUNDED,
             "timelimit": SolveStatus.TIME_LIMIT,
             "userinterrupt": SolveStatus.INTERRUPTED,
-            "nodelimit": SolveStatus.TIME_LIMIT,
-            "totalnodelimit": SolveStatus.TIME_LIMIT,
-        }.get(raw, SolveStatus.ERROR)
+        }.get(raw, SolveStatus.OTHER_LIMIT if raw.endswith("limit") else SolveStatus.ERROR)
         message = "" if status is not SolveStatus.ERROR else f"SCIP: {raw}"
         dual = float(model.getDualbound())
         bound = dual if abs(dual) < model.infinity() else math.copysign(math.inf, dual)

@@ -89,7 +89,7 @@ def bilevel_loaders() -> Iterable[LoaderSpec]:  # type: ignore[empty-body]
     Example:
         @hookimpl
         def bilevel_loaders():
-            yield LoaderSpec("tntp", "my_package.files:read", "TNTP networks", suffixes=(".tntp",))
+            yield LoaderSpec("gmns", "my_package.files:read", "GMNS networks", suffixes=(".gmns",))
     """
 
 

@@ -104,6 +104,8 @@ class AlgebraicProblem(Problem):
         return out
 
     def _fill(self, out: np.ndarray, label: str, given: Mapping[str, Any], groups: Sequence[Group]) -> None:
+        if not isinstance(given, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise UsageError(f"Expected {label} as a mapping of variable names to values, got {type(given).__name__}.")
         by_name = {g.name: g for g in groups}
         short: dict[str, list[Group]] = {}
         for g in groups:
@@ -116,7 +118,10 @@ class AlgebraicProblem(Problem):
                 close = difflib.get_close_matches(name, by_name, n=1)
                 hint = f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(by_name)}."
                 raise UsageError(f"{label} has no variable {name!r}.{hint}")
-            array = np.asarray(value, dtype=float).reshape(-1)
+            try:
+                array = np.asarray(value, dtype=float).reshape(-1)
+            except (TypeError, ValueError) as error:
+                raise UsageError(f"{label}[{group.name!r}]: expected numbers, got {value!r}.") from error
             if array.size != len(group.columns):
                 raise UsageError(
                     f"Expected {len(group.columns)} value(s) for {label}[{group.name!r}], got {array.size}."

@@ -70,7 +70,8 @@ class PyomoProblem(AlgebraicProblem):
         if not model.is_constructed():
             raise ModelError(f"Model {model.name!r} is abstract: call create_instance() on it first.")
         self.model = model
-        self.name = name or model.name
+        # Pyomo calls a model without a name "unknown".
+        self.name = name or ("problem" if model.name == "unknown" else model.name)
         self._followers = _followers(model)
         self._check_components()
         self._vars: list[Any] = []
@@ -125,6 +126,8 @@ class PyomoProblem(AlgebraicProblem):
         blocks: list[Any] = [self.model, *self._followers]
         for owner, block in enumerate(blocks, start=-1):
             for component in block.component_objects(pyo.Var, active=True, descend_into=pyo.Block):
+                if component.is_reference():
+                    continue  # another name for variables that are declared, and owned, elsewhere
                 data = [component[k] for k in component]
                 first = len(self._vars)
                 self._vars += data

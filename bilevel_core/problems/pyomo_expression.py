@@ -15,8 +15,6 @@ from bilevel_core.errors import ModelError
 from bilevel_core.program import Function, collect, total
 from bilevel_core.program import expression as ex
 
-FUNCTIONS = {*ex.FUNCTIONS}
-
 
 class Translator:
     """Turns expressions over known variables into functions. ``position``: id of a variable -> column number."""
@@ -77,7 +75,7 @@ class Translator:
                     raise ModelError(f"{self._where!r}: {node} has no value: {error}.") from error
         raise ModelError(
             f"{self._where!r} contains {node}: the operator {type(node).__name__} cannot be read. Write it with "
-            f"+, -, *, /, ** and {', '.join(sorted(FUNCTIONS))}."
+            f"+, -, *, /, ** and {', '.join(sorted(ex.FUNCTIONS))}."
         )
 
 
@@ -99,8 +97,8 @@ def _call(node: Any, parts: list[Function]) -> Function:
     name = node.getname()
     if name == "log10":
         return collect(ex.call("log", parts[0].expression())).scaled(1.0 / math.log(10.0))
-    if name not in FUNCTIONS:
-        raise ModelError(f"{node}: the function {name}() cannot be read; known: {', '.join(sorted(FUNCTIONS))}.")
+    if name not in ex.FUNCTIONS:
+        raise ModelError(f"{node}: the function {name}() cannot be read; known: {', '.join(sorted(ex.FUNCTIONS))}.")
     return collect(ex.call(name, parts[0].expression()))
 
 

@@ -3,6 +3,7 @@
 Problem types produce it, reductions transform it, backends solve it. It knows nothing of any of them.
 """
 
+from bilevel_core.program.convexity import positive_semidefinite
 from bilevel_core.program.expression import Expression
 from bilevel_core.program.function import Function, collect, linear, total
 from bilevel_core.program.program import INF, BilevelProgram, Level, Program, Row, Variable, append_columns
@@ -19,5 +20,6 @@ __all__ = [
     "append_columns",
     "collect",
     "linear",
+    "positive_semidefinite",
     "total",
 ]

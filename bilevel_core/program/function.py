@@ -7,7 +7,7 @@ backend) is a short operation on this one type.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
@@ -108,6 +108,11 @@ class Function:
         if self.nonlinear is not None:
             result += ex.evaluate(self.nonlinear, values)
         return float(result)
+
+    @property
+    def size(self) -> float:
+        """The largest coefficient of the linear and quadratic part; 0 where there is none."""
+        return max((abs(c) for c in (*self.linear.values(), *self.quadratic.values())), default=0.0)
 
     def scale(self, values: Vector) -> float:
         """The largest term of the linear and quadratic part at a point, at least 1: what a residual is relative to."""
@@ -260,8 +265,3 @@ def collect(node: Expression) -> Function:
             return Function(nonlinear=ex.call(function, inner.expression()))
         case _:
             raise TypeError(f"Not an expression: {node!r}")
-
-
-def gradient(f: Function, order: Iterable[int]) -> Iterator[tuple[int, Function]]:
-    """The partial derivatives with respect to the columns of ``order`` that occur in the function."""
-    return ((i, f.partial(i)) for i in order if i in f.columns)

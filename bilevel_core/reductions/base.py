@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -29,26 +28,40 @@ class Reduction(ABC, Generic[Source, Target]):
 
 
 class Chain:
-    """Reductions one after the other."""
+    """A source and the reductions applied to it so far. Never changed: `then` gives a longer chain."""
 
-    def __init__(self, steps: Sequence[Reduction[Any, Any]]) -> None:
-        self.steps = tuple(steps)
+    def __init__(self, source: Any) -> None:
+        self.stages: tuple[Any, ...] = (source,)
+        """The source, and what each step made of the stage before."""
+        self.steps: tuple[Reduction[Any, Any], ...] = ()
 
-    def apply(self, source: Any) -> Any:
-        """Apply all steps in order.
+    @property
+    def target(self) -> Any:
+        """What the last step produced."""
+        return self.stages[-1]
+
+    def then(self, step: Reduction[Any, Any]) -> Chain:
+        """The chain with one more step applied.
 
         Raises:
-            ValueError: a step does not take what the step before it produced.
+            ValueError: the step does not take what the step before it produced.
         """
-        for step in self.steps:
-            reason = step.accepts(source)
-            if reason is not None:
-                raise ValueError(f"{type(step).__name__}: {reason}")
-            source = step.apply(source)
-        return source
+        reason = step.accepts(self.target)
+        if reason is not None:
+            raise ValueError(f"{type(step).__name__}: {reason}")
+        return self._with((*self.stages, step.apply(self.target)), (*self.steps, step))
 
-    def invert(self, values: np.ndarray) -> np.ndarray:
-        """Undo all steps on a point, last first."""
-        for step in reversed(self.steps):
+    def until(self, stage: int) -> Chain:
+        """The chain as it was at a stage."""
+        return self._with(self.stages[: stage + 1], self.steps[:stage])
+
+    def invert(self, values: np.ndarray, *, to: int = 0) -> np.ndarray:
+        """A point of the target as a point of stage ``to``: 0 for the source."""
+        for step in reversed(self.steps[to:]):
             values = step.invert(values)
         return values
+
+    def _with(self, stages: tuple[Any, ...], steps: tuple[Reduction[Any, Any], ...]) -> Chain:
+        other = Chain(stages[0])
+        other.stages, other.steps = stages, steps
+        return other

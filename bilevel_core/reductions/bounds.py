@@ -24,7 +24,7 @@ from bilevel_core.backends.highs import Highs
 from bilevel_core.errors import BackendError
 from bilevel_core.program import INF, Function, Program, Row, Variable, linear
 from bilevel_core.reductions.bigm import PairBounds
-from bilevel_core.reductions.kkt import Multiplier
+from bilevel_core.reductions.kkt import OptimalityConditions
 
 MAX_BASES = 20_000
 GUESS = 1e3
@@ -32,17 +32,31 @@ MARGIN = 1.0 + 1e-6
 """A proven bound is widened by this factor (and 1e-6), so that tolerances cannot make it cut."""
 
 
-def derive_bounds(system: Program, high_point: Program, multipliers: tuple[Multiplier, ...]) -> list[PairBounds]:
-    """The bounds that can be proven: one entry per complementarity pair of ``system`` (what `OptimalityConditions`
-    produced), in order. A bound without proof is infinite and marked unproven.
+def derive_bounds(
+    system: Program,
+    high_point: Program,
+    conditions: OptimalityConditions,
+    out_of_time: Callable[[], bool] = lambda: False,
+) -> list[PairBounds]:
+    """The bounds that can be proven: one entry per complementarity pair, in order.
+
+    Args:
+        system: what ``conditions`` produced.
+        high_point: the high-point relaxation, possibly with a cut on the objective.
+        conditions: the reduction that was applied.
+        out_of_time: asked between solves; once it says so, what is not proven yet stays unproven.
+
+    Returns:
+        A bound without proof is infinite and marked unproven.
     """
+    multipliers = conditions.multipliers
     relaxation = replace(
         high_point,
         columns=tuple(replace(c, integer=False) for c in high_point.columns),
         rows=tuple(r for r in high_point.rows if r.function.degree <= 1),
     )
-    ranges = _Ranges(relaxation)
-    dual = _multiplier_bounds(system, relaxation, multipliers, ranges)
+    ranges = _Ranges(relaxation, out_of_time)
+    dual = _multiplier_bounds(system, relaxation, conditions, ranges, out_of_time)
     out: list[PairBounds] = []
     for m in multipliers:
         multiplier, slack = dual.get(m.column, math.inf), _widen(max(0.0, ranges(m.slack)[1]))
@@ -98,8 +112,9 @@ def _choose(proven: float, given: float | None) -> tuple[float, bool]:
 class _Ranges:
     """The range of a function over a linear relaxation, as (lowest, highest); infinite where not known."""
 
-    def __init__(self, relaxation: Program) -> None:
+    def __init__(self, relaxation: Program, out_of_time: Callable[[], bool]) -> None:
         self.relaxation = relaxation
+        self.out_of_time = out_of_time
 
     def __call__(self, f: Function) -> tuple[float, float]:
         low, high = interval(f, self.relaxation)
@@ -112,6 +127,8 @@ class _Ranges:
         return low, high
 
     def _largest(self, f: Function) -> float:
+        if self.out_of_time():
+            return math.inf
         try:
             solution = Highs().solve(replace(self.relaxation, objective=-f))
         except BackendError:
@@ -145,18 +162,20 @@ def _times(a: float, b: float) -> float:
 def _multiplier_bounds(
     system: Program,
     relaxation: Program,
-    multipliers: tuple[Multiplier, ...],
+    conditions: OptimalityConditions,
     ranges: Callable[..., tuple[float, float]],
+    out_of_time: Callable[[], bool],
 ) -> dict[int, float]:
     """Proven bounds by multiplier column; a column is absent where there is no proof."""
-    inequality = {m.column for m in multipliers}
+    inequality = {m.column for m in conditions.multipliers}
     width = len(relaxation.columns)
-    slack_columns = {m.slack_column for m in multipliers}
+    slack_columns = {m.slack_column for m in conditions.multipliers}
     dual_columns = {k for k in range(width, len(system.columns)) if k not in slack_columns}
-    stationarity = [r for r in system.rows if r.name.startswith("stationarity[")]
     out: dict[int, float] = {}
-    for block in _blocks(stationarity, dual_columns):
-        out.update(_block_bounds(block, dual_columns, inequality, ranges))
+    for block in _blocks(list(conditions.stationarity), dual_columns):
+        if out_of_time():
+            break
+        out.update(_block_bounds(block, dual_columns, inequality, ranges, out_of_time))
     return out
 
 
@@ -177,7 +196,11 @@ def _blocks(rows: list[Row], dual_columns: set[int]) -> list[list[Row]]:
 
 
 def _block_bounds(
-    rows: list[Row], dual_columns: set[int], inequality: set[int], ranges: Callable[..., tuple[float, float]]
+    rows: list[Row],
+    dual_columns: set[int],
+    inequality: set[int],
+    ranges: Callable[..., tuple[float, float]],
+    out_of_time: Callable[[], bool],
 ) -> Mapping[int, float]:
     columns = sorted({i for r in rows for i in r.function.columns & dual_columns})
     position = {c: k for k, c in enumerate(columns)}
@@ -195,7 +218,7 @@ def _block_bounds(
     signs = np.array([c in inequality for c in columns])
     found = _enumerate(matrix, low, high, signs) if np.isfinite(low).all() and np.isfinite(high).all() else None
     if found is None:
-        found = _by_program(matrix, low, high, signs)
+        found = _by_program(matrix, low, high, signs, out_of_time)
     return {c: _widen(found[k]) for k, c in enumerate(columns) if c in inequality and math.isfinite(found[k])}
 
 
@@ -231,7 +254,9 @@ def _independent_rows(matrix: np.ndarray) -> list[int]:
     return rows
 
 
-def _by_program(matrix: np.ndarray, low: np.ndarray, high: np.ndarray, signs: np.ndarray) -> np.ndarray:
+def _by_program(
+    matrix: np.ndarray, low: np.ndarray, high: np.ndarray, signs: np.ndarray, out_of_time: Callable[[], bool]
+) -> np.ndarray:
     """Each multiplier maximised over ``-high <= matrix @ multiplier <= -low``; infinite where unbounded."""
     columns = tuple(Variable(f"m{k}", 0.0 if s else -INF) for k, s in enumerate(signs))
     rows = tuple(
@@ -242,6 +267,8 @@ def _by_program(matrix: np.ndarray, low: np.ndarray, high: np.ndarray, signs: np
     for k in range(len(columns)):
         if not signs[k]:
             continue
+        if out_of_time():
+            break
         try:
             solution = Highs().solve(Program(columns, linear({k: -1.0}), rows))
         except BackendError:

@@ -8,6 +8,7 @@ complementarity pairs; `Sos1`, `BigM`, ... express those.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,11 +44,13 @@ class OptimalityConditions(Reduction[BilevelProgram, Program]):
     An inequality becomes ``slack = ...`` with a nonnegative slack column. Variable bounds of a follower are
     constraints of its and get multipliers. A slack that is itself a column with lower bound 0 is not introduced anew.
     Rows without the follower's own variables get no multiplier: they are plain constraints. A column fixed by its
-    bounds has no stationarity condition.
+    bounds has no stationarity condition. Rows and objectives of followers with very large or very small coefficients
+    are scaled, since a multiplier below a backend's tolerance would count as zero.
     """
 
     def __init__(self) -> None:
         self.multipliers: tuple[Multiplier, ...] = ()
+        self.stationarity: tuple[Row, ...] = ()
         self._width = 0
 
     def accepts(self, source: BilevelProgram) -> str | None:
@@ -64,18 +67,45 @@ class OptimalityConditions(Reduction[BilevelProgram, Program]):
         for k, follower in enumerate(source.followers):
             build.follower(k, follower)
         self.multipliers = tuple(build.multipliers)
+        self.stationarity = tuple(build.stationarity)
         self._width = len(source.columns)
         pairs = tuple((m.column, m.slack_column) for m in self.multipliers)
         return Program(
             append_columns(source.columns, build.columns),
             source.leader.objective,
-            source.leader.rows + tuple(build.rows),
+            source.leader.rows + tuple(build.rows) + self.stationarity,
             complementarities=pairs,
         )
 
     def invert(self, values: np.ndarray) -> np.ndarray:
         """Drop multipliers and slacks."""
         return values[: self._width]
+
+
+LARGE, SMALL = 1e2, 1e-1
+"""Coefficients within these are left as they are."""
+MOST = 1e9
+"""Scaling up stops where the largest coefficient would exceed this."""
+
+
+def _lift(slopes: Iterable[Function]) -> float:
+    """A factor for a follower's objective that brings its smallest slope to 1, as far as the largest one allows."""
+    sizes = [max(abs(f.constant), f.size) for f in slopes]
+    sizes = [s for s in sizes if s > 0.0]
+    if not sizes or min(sizes) >= SMALL:
+        return 1.0
+    return max(1.0, min(1.0 / min(sizes), MOST / max(sizes)))
+
+
+def _normalised(row: Row, own: set[int]) -> Row:
+    """A row whose largest coefficient of the follower's own columns is 1, if it was very large or very small."""
+    f = row.function
+    sizes = [abs(c) for i, c in f.linear.items() if i in own]
+    sizes += [abs(c) for pair, c in f.quadratic.items() if not own.isdisjoint(pair)]
+    if f.nonlinear is not None or not sizes or SMALL <= max(sizes) <= LARGE:
+        return row
+    factor = 1.0 / max(sizes)
+    return Row(row.name, f.scaled(factor), row.lower * factor, row.upper * factor)
 
 
 class _Builder:
@@ -85,6 +115,7 @@ class _Builder:
         self.source = source
         self.columns: list[Variable] = []
         self.rows: list[Row] = []
+        self.stationarity: list[Row] = []
         self.multipliers: list[Multiplier] = []
 
     def _new(self, name: str, lower: float = 0.0) -> int:
@@ -97,16 +128,18 @@ class _Builder:
         own_set = set(own)
         # Lagrangian terms by column: d/dy of  f + sum lambda (g - b).
         stationarity: dict[int, list[Function]] = {i: [] for i in own}
-        for i in own:
-            if i in level.objective.columns:
-                stationarity[i].append(level.objective.partial(i))
+        slopes = {i: level.objective.partial(i) for i in own if i in level.objective.columns}
+        lift = _lift(slopes.values())
+        for i, slope in slopes.items():
+            stationarity[i].append(slope.scaled(lift))
 
         def lagrangian(multiplier: int, f: Function, sign: float) -> None:
             for i in own:
                 if i in f.columns:
                     stationarity[i].append(f.partial(i).times(linear({multiplier: sign})))
 
-        for row in level.rows:
+        for given in level.rows:
+            row = _normalised(given, own_set)
             if row.function.columns.isdisjoint(own_set):
                 self.rows.append(row)
                 continue
@@ -127,7 +160,7 @@ class _Builder:
                     stationarity[i].append(linear({multiplier: sign}))
                     existing = i if side == "lower" and bound == 0.0 else None
                     self._pair(multiplier, f"{columns[i].name}:{side}", slack, index, existing)
-        self.rows += [Row(f"stationarity[{columns[i].name}]", total(stationarity[i]), 0.0, 0.0) for i in own]
+        self.stationarity += [Row(f"stationarity[{columns[i].name}]", total(stationarity[i]), 0.0, 0.0) for i in own]
 
     def _pair(self, multiplier: int, name: str, slack: Function, index: int, existing: int | None = None) -> None:
         if existing is None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
+
 from bilevel_core.backends import Solution, SolveSettings, SolveStatus
+from bilevel_core.backends.highs import Highs
 from bilevel_core.program import INF, BilevelProgram, Function, Program, Row
 from bilevel_core.result import Termination
-from bilevel_core.solvers.single_level import pick
+from bilevel_core.solvers.single_level import pick, piece
 
-PROBES = (1e5, 1e7)
-"""Objective values that are tried in turn: a bilevel feasible point beyond the last is taken for unboundedness."""
+PROBES = (1e5, 1e7, 1e9)
+"""Objective values that are tried in turn for points beyond them."""
 
 Solve = Callable[[Program], Solution]
 
@@ -23,22 +26,22 @@ def feasible_point(program: Program, time_limit: float | None) -> Solution:
 
 
 def why_infeasible(
-    program: BilevelProgram, solve_system: Callable[[BilevelProgram], Solution], time_limit: float | None
+    program: BilevelProgram, solve_system: Callable[[BilevelProgram], Solution], remaining: Callable[[], float | None]
 ) -> tuple[Termination, str]:
     """Why the optimality system of a problem with convex, linearly constrained followers has no solution.
 
     Args:
         program: the bilevel program.
         solve_system: solves the optimality system of a bilevel program.
-        time_limit: seconds for each step; None for no limit.
+        remaining: the seconds that are left, or None for no limit.
     """
     leader = program.leader
     followers_alone = program.high_point(leader_rows=False)
-    if feasible_point(followers_alone, time_limit).status is SolveStatus.INFEASIBLE:
+    if feasible_point(followers_alone, remaining()).status is SolveStatus.INFEASIBLE:
         return Termination.LOWER_INFEASIBLE, (
             "The followers' constraints have no common point for any value of the leader's variables."
         )
-    relaxed = feasible_point(program.high_point(), time_limit)
+    relaxed = feasible_point(program.high_point(), remaining())
     if relaxed.status is SolveStatus.INFEASIBLE:
         return Termination.INFEASIBLE, (
             "No point satisfies the constraints of both levels, even without the followers' optimality."
@@ -56,7 +59,7 @@ def why_infeasible(
     if relaxed.values is not None:
         for k, follower in enumerate(program.followers):
             alone, _ = program.follower_at(k, relaxed.values)
-            status = pick(alone).solve(alone, SolveSettings(time_limit=time_limit)).status
+            status = pick(alone).solve(alone, SolveSettings(time_limit=remaining())).status
             if status in (SolveStatus.UNBOUNDED, SolveStatus.INFEASIBLE_OR_UNBOUNDED):
                 return Termination.LOWER_UNBOUNDED, (
                     f"Follower {follower.name!r} is unbounded: its objective has no optimum over its constraints."
@@ -67,8 +70,9 @@ def why_infeasible(
 def bounded(program: Program, solve: Solve) -> tuple[Solution, bool]:
     """Solve a program whose relaxation is unbounded, by probing.
 
-    Returns the solution and whether the program is taken for unbounded: points were found beyond every probe.
-    A point beyond a probe that does not exist proves a bound, and the solve within it is exact.
+    Returns the solution, and whether the program is proven unbounded: the piece on which a point beyond a probe lies
+    has a ray. Where no point lies beyond a probe, that proves a bound, and the solve within it is exact. Where points
+    lie beyond every probe and no ray is found, the last of them is returned as a mere limit.
     """
     objective = program.objective
     for probe in PROBES:
@@ -79,4 +83,14 @@ def bounded(program: Program, solve: Solve) -> tuple[Solution, bool]:
             return solve(within), False
         if found.values is None:
             return found, False
-    return found, True  # pyright: ignore[reportPossiblyUnboundVariable]
+        if _has_ray(program, found.values):
+            return found, True
+    worth = objective.evaluate(found.values)  # pyright: ignore[reportPossiblyUnboundVariable, reportArgumentType]
+    return replace(found, status=SolveStatus.OTHER_LIMIT, objective=worth, bound=-INF), False  # pyright: ignore[reportPossiblyUnboundVariable]
+
+
+def _has_ray(program: Program, values: np.ndarray) -> bool:
+    rest = piece(program, values)
+    if Highs().accepts(rest) is not None:
+        return False
+    return Highs().solve(rest).status is SolveStatus.UNBOUNDED

@@ -16,6 +16,7 @@ from bilevel_core.backends.scip import Scip
 from bilevel_core.errors import BackendError, UsageError
 from bilevel_core.problems.base import AlgebraicProblem
 from bilevel_core.program import BilevelProgram, Program, Row
+from bilevel_core.reductions import Chain
 from bilevel_core.reductions.bigm import BigM
 from bilevel_core.reductions.bounds import derive_bounds, enlarge, first_bounds, unproven
 from bilevel_core.reductions.kkt import OptimalityConditions
@@ -24,11 +25,13 @@ from bilevel_core.result import Claim, Result, Termination
 from bilevel_core.run import RunContext
 from bilevel_core.solvers.assemble import with_point, without_point
 from bilevel_core.solvers.base import Accepted, Refused, Solver
-from bilevel_core.solvers.diagnose import PROBES, bounded, why_infeasible
-from bilevel_core.solvers.single_level import pick, polish, settings
+from bilevel_core.solvers.diagnose import bounded, why_infeasible
+from bilevel_core.solvers.single_level import TRACE, pick, polish, settings
 from bilevel_core.solvers.start import first_point
 from bilevel_core.traits import Traits, derive_traits
 
+CLAIM_GAP = 1e-5
+"""A point is called globally optimal when the proven bound is this close (relative), whatever gap was asked for."""
 AGREEMENT = 1e-5
 """Relative difference between a branch-and-bound's objective and that of its cleaned point that is put down to
 tolerances; beyond it the tolerances were abused (a large bound times a small binary) and nothing is claimed."""
@@ -127,92 +130,126 @@ class _Run:
         self.exact = isinstance(accepted, Accepted) and accepted.claim == Claim.GLOBAL
         self.proven = True
         self.notes: list[str] = []
+        self.first: np.ndarray | None = None
 
     def result(self) -> Result:
         if self.context.expired:
             return self._pointless(Termination.TIME_LIMIT, "No time was left to start.")
         self.context.report("phase", message=f"optimality conditions, pairs by {self.options.complementarity}")
-        solution = self.solve_system(self.program, watch=True)
-        if solution.values is None:
-            return self._no_point(solution)
-        claim = Claim.FEASIBLE
-        if solution.status is SolveStatus.OPTIMAL:
-            claim = (Claim.GLOBAL if self.exact else Claim.STATIONARY) if self.proven else Claim.FEASIBLE
-            if not self.exact:
-                self.notes.append(
-                    "A follower has quadratic constraints, and multipliers need not exist at the optimum: the point "
-                    "is stationary, and better ones without multipliers are not excluded."
-                )
+        try:
+            solution = self.solve_system(self.program, watch=True)
+            if solution.values is None:
+                return self._no_point(solution)
+        except KeyboardInterrupt:
+            if self.first is None:
+                raise
+            solution = Solution(SolveStatus.INTERRUPTED, self.first)
+        assert solution.values is not None
         return with_point(
             self.problem,
             solution.values,
             self.context,
             termination=_TERMINATIONS.get(solution.status, Termination.ERROR),
-            claim=claim,
+            claim=self._claim(solution),
             bound=solution.bound if self.proven and self.exact else None,
             counts={"nodes": self.nodes},
             versions=self.versions,
             message=" ".join(self.notes),
         )
 
+    def _claim(self, solution: Solution) -> Claim:
+        """What is known of the point: the search's bound must meet it, and every step before must have been exact."""
+        if solution.status is not SolveStatus.OPTIMAL or not self.proven:
+            return Claim.FEASIBLE
+        if not self.exact:
+            self.notes.append(
+                "A follower has quadratic constraints, and multipliers need not exist at the optimum: the point is "
+                "stationary, and better ones without multipliers are not excluded."
+            )
+            return Claim.STATIONARY
+        gap = abs(solution.objective - solution.bound) / max(1.0, abs(solution.objective))
+        if not gap <= CLAIM_GAP:
+            self.notes.append(
+                f"The search stopped at a relative gap of {gap:.2g}: better points within it are not excluded."
+            )
+            return Claim.FEASIBLE
+        return Claim.GLOBAL
+
     def solve_system(self, program: BilevelProgram, *, watch: bool = False) -> Solution:
         """Solve the optimality system of a bilevel program; values are those of the bilevel program's columns."""
         conditions = OptimalityConditions()
-        system = conditions.apply(program)
-        start = first_point(program, system, conditions.multipliers, self.context.remaining()) if watch else None
+        chain = Chain(program).then(conditions)
+        start: np.ndarray | None = None
+        if watch:
+            start = first_point(program, chain.target, conditions.multipliers, self.context.remaining)
+            self.first = None if start is None else chain.invert(start)
         if self.options.complementarity == "sos1":
-            solution = self._search(Sos1().apply(system), start, watch=watch)
-        else:
-            solution = self._search_big_m(program, conditions, system, start, watch=watch)
-        if solution.values is None:
-            return solution
-        return self._cleaned(conditions, system, solution)
+            return self._search_sets(chain.then(Sos1()), start, watch=watch)
+        return self._search_big_m(chain, conditions, start, watch=watch)
 
-    def _search(self, target: Program, start: np.ndarray | None, *, watch: bool) -> Solution:
-        solution = self._solve(target, start, watch=watch)
+    def _search_sets(self, chain: Chain, start: np.ndarray | None, *, watch: bool) -> Solution:
+        """Search with sets; once more with tight tolerances where the first answer leaned on them."""
+        solution = self._search(chain.target, start, watch=watch)
+        clean, fault = self._cleaned(chain, solution)
+        if fault and "numerics/feastol" not in self.options.backend_options and not self.context.expired:
+            self.context.report("phase", message="searching again with tight tolerances")
+            solution = self._search(chain.target, start, watch=watch, tight=True)
+            again, fault = self._cleaned(chain, solution)
+            clean = clean if again.values is None else again
+        self._note(fault)
+        return clean
+
+    def _note(self, fault: str) -> None:
+        if fault:
+            self.proven = False
+            self.notes.append(fault)
+
+    def _search(self, target: Program, start: np.ndarray | None, *, watch: bool, tight: bool = False) -> Solution:
+        solution = self._solve(target, start, watch=watch, tight=tight)
         if solution.status in (SolveStatus.UNBOUNDED, SolveStatus.INFEASIBLE_OR_UNBOUNDED):
             solution, unbounded = bounded(target, self._solve)
             if unbounded:
                 return Solution(SolveStatus.UNBOUNDED)
         return solution
 
-    def _solve(self, target: Program, start: np.ndarray | None = None, *, watch: bool = False) -> Solution:
+    def _solve(
+        self, target: Program, start: np.ndarray | None = None, *, watch: bool = False, tight: bool = False
+    ) -> Solution:
         backend = pick(target, self.options.backend)
         self.versions[backend.name] = backend.version()
-        options = self.options
-        how = settings(self.context, self.program.leader, gap=options.gap, options=options.backend_options, start=start)
+        extra = {"numerics/feastol": 1e-9} if tight and backend.name == "scip" else {}
+        how = settings(
+            self.context,
+            self.program.leader,
+            gap=self.options.gap,
+            options={**self.options.backend_options, **extra},
+            start=start,
+        )
         solution = backend.solve(target, how if watch else replace(how, progress=None))
         self.nodes += solution.nodes
         return solution
 
     def _search_big_m(
-        self,
-        program: BilevelProgram,
-        conditions: OptimalityConditions,
-        system: Program,
-        start: np.ndarray | None,
-        *,
-        watch: bool,
+        self, chain: Chain, conditions: OptimalityConditions, start: np.ndarray | None, *, watch: bool
     ) -> Solution:
         options = self.options
-        relaxed = program.high_point()
+        program, system = chain.stages
+        relaxed: Program = program.high_point()
         if start is not None:
             # Points that are worse than one known need not be kept: the cut makes more bounds finite.
             worst = system.objective.evaluate(start)
             cut = Row("cutoff", relaxed.objective, upper=worst + 1e-6 * max(1.0, abs(worst)))
             relaxed = replace(relaxed, rows=(*relaxed.rows, cut))
-        derived = derive_bounds(system, relaxed, conditions.multipliers)
+        derived = derive_bounds(system, relaxed, conditions, lambda: self.context.expired)
         bounds = first_bounds(derived, options.multiplier_bound, options.slack_bound)
         leaning = False
         for attempt in range(options.max_enlargements + 1):
             reduction = BigM(bounds)
-            target = reduction.apply(system)
+            longer = chain.then(reduction)
             full = None if start is None else reduction.extend(start)
-            solution = self._search(target, full, watch=watch)
+            solution = self._search(longer.target, full, watch=watch)
             if solution.values is not None:
-                values = reduction.invert(solution.values)
-                solution = replace(solution, values=values)
-                touched = reduction.at_bound(values)
+                touched = reduction.at_bound(solution.values)
             elif solution.status is SolveStatus.INFEASIBLE:
                 touched = unproven(bounds)
             else:
@@ -230,27 +267,38 @@ class _Run:
                 + (", and the answer leans on some of them" if leaning else "")
                 + ": better points may be cut off. complementarity=sos1 needs no bounds."
             )
-        return solution  # pyright: ignore[reportPossiblyUnboundVariable]
+        clean, fault = self._cleaned(longer, solution)  # pyright: ignore[reportPossiblyUnboundVariable]
+        self._note(fault)
+        return clean
 
-    def _cleaned(self, conditions: OptimalityConditions, system: Program, solution: Solution) -> Solution:
-        assert solution.values is not None
-        clean = polish(system, solution.values)
+    def _cleaned(self, chain: Chain, solution: Solution) -> tuple[Solution, str]:
+        """The solution in the bilevel program's columns, without tolerances; and what speaks against the search."""
+        if solution.values is None:
+            return solution, ""
+        system: Program = chain.stages[1]
+        values = chain.invert(solution.values, to=1)
+        clean = polish(system, values, self.context.remaining())
+        shown = self.program.leader.in_users_sense
         if clean is None or clean.values is None:
-            return replace(solution, values=conditions.invert(solution.values))
-        if abs(clean.objective - solution.objective) > AGREEMENT * max(1.0, abs(clean.objective)):
-            self.proven = False
-            self.notes.append(
-                f"The search ended at {self.program.leader.in_users_sense(solution.objective):.6g}, but that leaned on "
-                "tolerances: with exact complementarity the same choice of active constraints gives "
-                f"{self.program.leader.in_users_sense(clean.objective):.6g}."
+            loose = max((min(abs(values[i]), abs(values[j])) for i, j in system.complementarities), default=0.0)
+            fault = (
+                "The search's point satisfies complementarity only within tolerances, and no exact point was found "
+                "beside it."
             )
-        return replace(solution, values=conditions.invert(clean.values), objective=clean.objective)
+            return replace(solution, values=chain.invert(solution.values)), fault if loose > TRACE else ""
+        fault = ""
+        if abs(clean.objective - solution.objective) > AGREEMENT * max(1.0, abs(clean.objective)):
+            fault = (
+                f"The search ended at {shown(solution.objective):.6g}, but that leaned on tolerances: with exact "
+                f"complementarity the same active constraints give {shown(clean.objective):.6g}."
+            )
+        return replace(solution, values=chain.until(1).invert(clean.values), objective=clean.objective), fault
 
     def _no_point(self, solution: Solution) -> Result:
         if solution.status is SolveStatus.UNBOUNDED:
             return self._pointless(
                 Termination.UNBOUNDED,
-                f"Bilevel feasible points exist on which the leader's objective is better than {PROBES[-1]:g}.",
+                "The leader's objective improves without end along a ray of bilevel feasible points.",
             )
         if solution.status is SolveStatus.INFEASIBLE:
             if not self.exact:
@@ -260,7 +308,7 @@ class _Run:
                     "not prove the problem infeasible: its solutions may have no multipliers.",
                 )
             return self._infeasible()
-        if solution.status in (SolveStatus.TIME_LIMIT, SolveStatus.INTERRUPTED):
+        if solution.status in (SolveStatus.TIME_LIMIT, SolveStatus.OTHER_LIMIT, SolveStatus.INTERRUPTED):
             return self._pointless(_TERMINATIONS[solution.status], "No point was found before the stop.")
         raise BackendError(solution.message or f"The backend ended {solution.status} without a point.")
 
@@ -276,7 +324,7 @@ class _Run:
                 return self._pointless(
                     Termination.CONVERGED, "No point within the bounds tried, but complementarity=sos1 finds one."
                 )
-        termination, message = why_infeasible(self.program, exact.solve_system, self.context.remaining())
+        termination, message = why_infeasible(self.program, exact.solve_system, self.context.remaining)
         if exact is not self:
             message += " Confirmed with special ordered sets, since bounds could not be proven."
         return self._pointless(termination, message)
@@ -289,5 +337,6 @@ _TERMINATIONS = {
     SolveStatus.OPTIMAL: Termination.CONVERGED,
     SolveStatus.LOCALLY_OPTIMAL: Termination.CONVERGED,
     SolveStatus.TIME_LIMIT: Termination.TIME_LIMIT,
+    SolveStatus.OTHER_LIMIT: Termination.ITERATION_LIMIT,
     SolveStatus.INTERRUPTED: Termination.STOPPED_BY_USER,
 }

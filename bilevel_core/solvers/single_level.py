@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from bilevel_core.backends.highs import Highs
 from bilevel_core.backends.ipopt import Ipopt
 from bilevel_core.errors import BackendError, MissingError, RefusedError
 from bilevel_core.plugins.registry import get_registry
-from bilevel_core.program import Level, Program, Row
+from bilevel_core.program import Level, Program
 from bilevel_core.run import RunContext
 
 PREFERRED = ("highs", "scip")
@@ -80,38 +80,62 @@ def settings(
     )
 
 
-def polish(program: Program, values: np.ndarray) -> Solution | None:
+def polish(program: Program, values: np.ndarray, time_limit: float | None = None) -> Solution | None:
     """The same point without the branch-and-bound's tolerances.
 
-    Integers are fixed at the nearest integer, and of each pair or set all columns but the largest at zero; what is
-    left is solved again to a tight tolerance. None when that fails or is no cleaner.
+    Integers are fixed at the nearest integer, and of each pair or set all columns but one at zero: the largest first;
+    where that leaves nothing, the first that differs from zero at all (a tiny multiplier beside a large slack may be
+    the true one). What is left is solved again to a tight tolerance.
+
+    Returns:
+        None when neither choice can be solved to a point that is as clean as the one given.
     """
+    best: Solution | None = None
+    before = max(1e-9, program.violation(values))
+    for choice in (_largest, _first_nonzero):
+        rest = piece(program, values, choice)
+        for backend in (Highs(), Ipopt()):
+            if backend.accepts(rest) is not None:
+                continue
+            try:
+                found = backend.solve(rest, SolveSettings(start=values, time_limit=min(30.0, time_limit or 30.0)))
+            except BackendError:
+                continue
+            if found.values is None or not found.solved or program.violation(found.values) > before:
+                continue
+            if best is None or found.objective < best.objective:
+                best = found
+            if found.objective <= program.objective.evaluate(values) + 1e-7 * max(1.0, abs(found.objective)):
+                return best  # as good as it was: nothing more to gain
+        if best:
+            break
+    return best
+
+
+def _largest(values: np.ndarray, group: tuple[int, ...]) -> int:
+    return max(group, key=lambda k: abs(values[k]))
+
+
+def _first_nonzero(values: np.ndarray, group: tuple[int, ...]) -> int:
+    return next((k for k in group if abs(values[k]) > TRACE), group[0])
+
+
+TRACE = 1e-12
+"""Up to this a column of a pair counts as exactly zero."""
+
+
+def piece(
+    program: Program, values: np.ndarray, choice: Callable[[np.ndarray, tuple[int, ...]], int] = _largest
+) -> Program:
+    """The part of a program on which a point lies: integers fixed, and of each pair or set one column left free."""
     fixed: dict[int, float] = {}
     for i, c in enumerate(program.columns):
         if c.integer:
             fixed[i] = float(round(values[i]))
     for group in (*program.complementarities, *program.sos1):
-        keep = max(group, key=lambda k: abs(values[k]))
+        keep = choice(values, group)
         fixed.update({k: 0.0 for k in group if k != keep})
-    rest = _with_margin(replace(program.fix(fixed), complementarities=(), sos1=()))
-    before = program.violation(values)
-    for backend in (Highs(), Ipopt()):
-        if backend.accepts(rest) is not None:
-            continue
-        try:
-            solution = backend.solve(rest, SolveSettings(start=values, time_limit=30.0))
-        except BackendError:
-            continue
-        if solution.values is not None and solution.solved and program.violation(solution.values) <= max(1e-9, before):
-            return solution
-    return None
-
-
-def _with_margin(program: Program) -> Program:
-    """Rows whose columns are all fixed hold up to rounding only: leave them out, they were checked before."""
-    rows: list[Row] = []
-    for row in program.rows:
-        if all(program.columns[i].fixed for i in row.function.columns):
-            continue
-        rows.append(row)
-    return replace(program, rows=tuple(rows))
+    rest = replace(program.fix(fixed), complementarities=(), sos1=())
+    # Rows whose columns are all fixed hold up to rounding only; `violation` on the whole program checks them.
+    rows = [r for r in rest.rows if not all(rest.columns[i].fixed for i in r.function.columns)]
+    return replace(rest, rows=tuple(rows))

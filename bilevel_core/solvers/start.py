@@ -6,6 +6,8 @@ of that answer select one piece of the optimality system, over which the leader'
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from bilevel_core.backends import SolveSettings
@@ -18,7 +20,7 @@ ACTIVE = 1e-7
 
 
 def first_point(
-    program: BilevelProgram, system: Program, multipliers: tuple[Multiplier, ...], time_limit: float | None
+    program: BilevelProgram, system: Program, multipliers: tuple[Multiplier, ...], remaining: Callable[[], float | None]
 ) -> np.ndarray | None:
     """A point of the optimality system, or None where this simple way finds none.
 
@@ -26,13 +28,13 @@ def first_point(
         program: the bilevel program.
         system: its optimality system (see `OptimalityConditions`).
         multipliers: the system's multipliers.
-        time_limit: seconds for each of the few solves.
+        remaining: the seconds that are left, or None for no limit; asked before each of the few solves.
     """
     best: np.ndarray | None = None
     value = np.inf
     relaxed = program.high_point()
     for objective in (relaxed.objective, Function()):
-        found = _try(program, system, multipliers, objective, time_limit)
+        found = _try(program, system, multipliers, objective, remaining)
         if found is not None and (worth := system.objective.evaluate(found)) < value:
             best, value = found, worth
     return best
@@ -43,18 +45,17 @@ def _try(
     system: Program,
     multipliers: tuple[Multiplier, ...],
     objective: Function,
-    time_limit: float | None,
+    remaining: Callable[[], float | None],
 ) -> np.ndarray | None:
-    settings = SolveSettings(time_limit=time_limit)
     relaxed = program.high_point()
     try:
         goal = Program(relaxed.columns, objective, relaxed.rows)
-        point = pick(goal).solve(goal, settings).values
+        point = pick(goal).solve(goal, SolveSettings(time_limit=remaining())).values
         if point is None:
             return None
         for k in range(len(program.followers)):
             alone, columns = program.follower_at(k, point)
-            answer = pick(alone).solve(alone, settings).values
+            answer = pick(alone).solve(alone, SolveSettings(time_limit=remaining())).values
             if answer is None:
                 return None
             point[list(columns)] = answer
@@ -63,7 +64,7 @@ def _try(
         return None  # a start is a convenience: the search goes on without one
     if values is None:
         return None
-    clean = polish(system, values)
+    clean = polish(system, values, remaining())
     return values if clean is None else clean.values
 
 

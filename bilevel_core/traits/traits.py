@@ -6,13 +6,13 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from bilevel_core.problems.base import AlgebraicProblem, Problem
-from bilevel_core.program import BilevelProgram, Function, Level
+from bilevel_core.program import BilevelProgram, Function, Level, collect, positive_semidefinite
+from bilevel_core.program.expression import Expression, differentiate
 from bilevel_core.program.expression import columns as expression_columns
 
-PSD_TOLERANCE = 1e-9
+MANY = 50
+"""Nonlinear expressions over more of a follower's columns than this are not examined further."""
 
 
 @dataclass(frozen=True)
@@ -99,14 +99,6 @@ class Traits:
         return sum(f.integers for f in self.followers)
 
     @property
-    def lower_convex(self) -> bool | None:
-        """Whether every follower is convex for every x; None when that is not known of one."""
-        answers = [f.convex for f in self.followers]
-        if False in answers:
-            return False
-        return None if None in answers else True
-
-    @property
     def label(self) -> str:
         """One line: the classes of leader and followers."""
         labels: dict[str, int] = {}
@@ -186,15 +178,27 @@ def _follower(program: BilevelProgram, follower: Level) -> FollowerTraits:
 
 def curvature(f: Function, own: frozenset[int]) -> str:
     """The class of a function in the columns ``own``, whatever the others are."""
-    if f.nonlinear is not None and not expression_columns(f.nonlinear).isdisjoint(own):
+    if f.nonlinear is not None and not _linear_in(f.nonlinear, own):
         return "nonlinear"
     order = sorted({i for pair in f.quadratic if set(pair) <= own for i in pair})
     if not order:
         return "linear"
-    hessian = f.hessian(order)
-    smallest = float(np.linalg.eigvalsh(hessian)[0])
-    positive = smallest >= -PSD_TOLERANCE * max(1.0, float(np.abs(hessian).max()))
-    return "convex quadratic" if positive else "nonconvex quadratic"
+    return "convex quadratic" if positive_semidefinite(f.hessian(order)) else "nonconvex quadratic"
+
+
+def _linear_in(node: Expression, own: frozenset[int]) -> bool:
+    """Whether a nonlinear expression is linear in the columns ``own`` (such as y x^3 in y): no second derivative."""
+    inside = sorted(expression_columns(node) & own)
+    if len(inside) > MANY:
+        return False
+    try:
+        for i in inside:
+            slope = collect(differentiate(node, i))
+            if not slope.columns.isdisjoint(inside):
+                return False
+    except ValueError:  # a function without a derivative
+        return False
+    return True
 
 
 def _row_curvature(f: Function, lower: float, upper: float, own: frozenset[int]) -> str:

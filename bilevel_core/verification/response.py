@@ -16,7 +16,8 @@ from bilevel_core.backends.scip import Scip
 from bilevel_core.errors import BackendError
 from bilevel_core.program import INF, BilevelProgram, Function, Program, Row, linear
 
-FACE_TOLERANCE = 1e-8
+FACE_TOLERANCE = 1e-9
+"""How far beyond a follower's optimal value an answer may be and count as optimal, in units of its largest term."""
 TIE_TOLERANCE = 1e-5
 
 
@@ -64,8 +65,9 @@ def _solve(program: Program, time_limit: float | None) -> tuple[Solution, str]:
     for backend in _backends():
         if backend.accepts(program) is not None or not backend.available().available:
             continue
+        options = {"numerics/feastol": 1e-9} if backend.name == "scip" else {}
         try:
-            solution = backend.solve(program, SolveSettings(time_limit=time_limit))
+            solution = backend.solve(program, SolveSettings(time_limit=time_limit, options=options))
         except BackendError as error:
             last = Solution(SolveStatus.ERROR, message=str(error))
             continue
@@ -79,24 +81,42 @@ def _backends() -> Sequence[Backend]:
     return (Highs(), Scip(), Ipopt())
 
 
-def optimal_face(program: Program, value: float, at: np.ndarray) -> tuple[Row, ...]:
-    """Rows that cut a program's feasible set down to its optimal answers.
+def natural_scale(f: Function, values: np.ndarray) -> float:
+    """What an error in a function's value is relative to: its largest term at a point, without the constant, or its
+    largest coefficient (a step of 1 in one variable) where that is larger. 1 for a constant or nonlinear function.
+    """
+    if f.nonlinear is not None:
+        return max(1.0, abs(f.evaluate(values)))
+    terms = [abs(c * values[i]) for i, c in f.linear.items()]
+    terms += [abs(c * values[i] * values[j]) for (i, j), c in f.quadratic.items()]
+    return max([f.size, *terms]) or 1.0
+
+
+def optimal_face(program: Program, value: float, at: np.ndarray, loosened: float = 1.0) -> tuple[Row, ...]:
+    """Rows that cut a program's feasible set down to its optimal answers, up to `FACE_TOLERANCE` times ``loosened``.
 
     For a convex quadratic objective with linear rows the optimal answers are those with the same gradient and the
     same linear value as one of them (Mangasarian 1988): linear rows. Else ``objective <= value``, up to a tolerance.
     """
     f = program.objective
-    slack = FACE_TOLERANCE * max(1.0, abs(value))
+    slack = FACE_TOLERANCE * loosened
+    if f.degree == 2:
+        slack *= 100.0  # answers of quadratic programs are less exact than vertices of linear ones
     if f.degree == 2 and Highs().accepts(program) is None:
         rows: list[Row] = []
         for i in sorted({i for pair in f.quadratic for i in pair}):
             gradient = replace(f.partial(i), constant=0.0)
-            here = gradient.evaluate(at)
-            rows.append(Row(f"face{i}", gradient, here - 1e-7 * max(1.0, abs(here)), here + 1e-7 * max(1.0, abs(here))))
+            rows.append(_near(f"face{i}", gradient, gradient.evaluate(at), at, slack))
         first_order = linear(f.linear)
-        here = first_order.evaluate(at)
-        return (*rows, Row("face", first_order, -INF, here + 1e-7 * max(1.0, abs(here))))
-    return (Row("face", f, -INF, value + slack),)
+        return (*rows, replace(_near("face", first_order, first_order.evaluate(at), at, slack), lower=-INF))
+    return (replace(_near("face", f, value, at, slack), lower=-INF),)
+
+
+def _near(name: str, f: Function, value: float, at: np.ndarray, slack: float) -> Row:
+    """``f`` at a value up to a slack, in units of its natural scale, without its constant."""
+    factor = 1.0 / natural_scale(f, at)
+    target = (value - f.constant) * factor
+    return Row(name, replace(f, constant=0.0).scaled(factor), target - slack, target + slack)
 
 
 def _ties(task: Task, solution: Solution) -> str:
@@ -154,9 +174,15 @@ def hinges_on_tolerance(task: Task, found: Answer, value: float, tolerance: floa
 
 
 def best_for_leader(
-    program: BilevelProgram, values: np.ndarray, answers: Sequence[Answer], time_limit: float | None
+    program: BilevelProgram,
+    values: np.ndarray,
+    answers: Sequence[Answer],
+    time_limit: float | None,
+    loosened: float = 1.0,
 ) -> float | None:
     """The leader's best objective (minimised sense) over the followers' optimal answers at this x.
+
+    ``loosened`` widens the tolerance on the followers' optimality, to tell what of the value is owed to it.
 
     None where it cannot be had: a Nash game among followers, a local re-solve, or no backend that ends in time.
     """
@@ -169,7 +195,7 @@ def best_for_leader(
         alone, columns = program.follower_at(k, values)
         assert found.values is not None
         to = {own: position[c] for own, c in enumerate(columns)}
-        face = optimal_face(alone, found.value, found.values)
+        face = optimal_face(alone, found.value, found.values, loosened)
         rows += [replace(r, function=r.function.renumbered(to)) for r in (*alone.rows, *face)]
 
     def at_x(f: Function) -> Function:

@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from bilevel_core.backends import SolveStatus
 from bilevel_core.problems.base import AlgebraicProblem, Residuals
-from bilevel_core.program import BilevelProgram
+from bilevel_core.program import BilevelProgram, Function
 from bilevel_core.result import Certificate, Claim, Verdict
-from bilevel_core.verification.response import Answer, Task, answer, best_for_leader, hinges_on_tolerance
+from bilevel_core.verification.response import (
+    Answer,
+    Task,
+    answer,
+    best_for_leader,
+    hinges_on_tolerance,
+    natural_scale,
+)
 
 _FINE = "Feasible at both levels, and the follower's answer is optimal."
 
@@ -30,8 +37,9 @@ class Tolerances:
 
     Attributes:
         feasibility: violation of a row, bound or integrality, relative to the row's scale.
-        gap: difference between a follower's objective and its optimal value, relative to max(1, |value|).
-        objective: difference between two values of the leader's objective, relative to max(1, |value|).
+        gap: difference between a follower's objective and its optimal value, relative to the largest term of that
+            objective (see `natural_scale`): constants and other people's terms do not widen it.
+        objective: difference between two values of the leader's objective, relative to its largest term, at least 1.
         time_limit: seconds for each re-solve of a follower.
     """
 
@@ -138,12 +146,16 @@ def _judge(
     name = program.followers[k].name
     if found.status is SolveStatus.UNBOUNDED:
         return Verdict.REFUTED, f"Follower {name!r} is unbounded at this x: it has no optimal answer."
+    if found.status is SolveStatus.INFEASIBLE and _feasible_within(task, tol):
+        return Verdict.UNVERIFIABLE, (
+            f"Follower {name!r} has feasible answers at this x only within the tolerance of {tol.feasibility:g}."
+        )
     if found.status is SolveStatus.INFEASIBLE:
         return Verdict.REFUTED, f"Follower {name!r} has no feasible answer at this x."
     if found.values is None:
         why = found.message or f"it ended {found.status}"
         return Verdict.UNVERIFIABLE, f"Follower {name!r} could not be re-solved at this x: {why}."
-    scale = max(1.0, abs(found.value))
+    scale = natural_scale(task.program.objective, found.values)
     if gap > tol.gap * scale:
         if hinges_on_tolerance(task, found, found.value + gap, tol.gap * scale):
             return Verdict.UNVERIFIABLE, (
@@ -164,6 +176,15 @@ def _judge(
     return None
 
 
+def _feasible_within(task: Task, tol: Tolerances) -> bool:
+    """Whether a follower's constraints can be met once each row may be violated by the tolerance."""
+    rows = tuple(
+        replace(r, lower=r.lower - tol.feasibility, upper=r.upper + tol.feasibility) for r in task.program.rows
+    )
+    loose = replace(task.program, rows=rows, objective=Function())
+    return answer(replace(task, program=loose)).values is not None
+
+
 def _weigh(
     problem: AlgebraicProblem,
     values: np.ndarray,
@@ -177,7 +198,7 @@ def _weigh(
     program = problem.program()
     leader = program.leader
     here = leader.in_users_sense(residuals.upper_objective)
-    allowed = tol.objective * max(1.0, abs(here))
+    allowed = tol.objective * leader.objective.scale(values)
     if known["response"] == "unique" and not program.is_game:
         exact = values.copy()
         for k, found in enumerate(answers):
@@ -193,6 +214,16 @@ def _weigh(
             Verdict.VERIFIED, reason="Feasible at both levels, and the follower's answer is optimal.", **known
         )
     best = best_for_leader(program, values, answers, tol.time_limit)
+    if best is not None and best > here + allowed:
+        return _refuted(
+            f"At the follower's optimal answers the leader's objective is at best {leader.in_users_sense(best):.6g}, "
+            f"not {residuals.upper_objective:.6g}",
+            known,
+        )
+    if best is not None and best < here - allowed:
+        # How much of that is owed to the tolerance on the follower's optimality? It grows with it, the rest does not.
+        wider = best_for_leader(program, values, answers, tol.time_limit, loosened=10.0)
+        best = None if wider is None else best + (best - wider) / 9.0
     if best is None or best >= here - allowed:
         reason = _FINE
         if known["response"] == "ties":
@@ -203,8 +234,5 @@ def _weigh(
     known["better_response"] = better
     if claim is Claim.GLOBAL:
         return _refuted(f"Another optimal answer of the follower at this x gives the leader {better:.6g}", known)
-    reason = (
-        "Feasible at both levels, and the follower's answer is optimal; another optimal answer at this x would give "
-        f"the leader {better:.6g}."
-    )
+    reason = f"{_FINE} Another optimal answer at this x would give the leader {better:.6g}."
     return Certificate(Verdict.VERIFIED, reason=reason, **known)

@@ -62,8 +62,8 @@ def test_optimality_conditions() -> None:
 
 
 def test_sets() -> None:
-    chain = Chain([OptimalityConditions(), Sos1()])
-    text = chain.apply(example()).text()
+    chain = Chain(example()).then(OptimalityConditions()).then(Sos1())
+    text = chain.target.text()
     assert text == CONDITIONS.replace("lambda[range] _|_ slack[range]", "sos1(lambda[range], slack[range])").replace(
         "lambda[range:lower] _|_ slack[range:lower]", "sos1(lambda[range:lower], slack[range:lower])"
     ).replace("lambda[y:lower] _|_ y", "sos1(lambda[y:lower], y)")
@@ -96,7 +96,7 @@ def test_derived_bounds_hold_and_are_not_loose() -> None:
     program = example()
     conditions = OptimalityConditions()
     system = conditions.apply(program)
-    derived = derive_bounds(system, program.high_point(), conditions.multipliers)
+    derived = derive_bounds(system, program.high_point(), conditions)
     # With y in [0, 5]: stationarity is y - 1 + l1 - l2 - l3 = 0, so a basic multiplier is at most 1 (l1) or 4 (l2, l3).
     assert [b.multiplier for b in derived] == pytest.approx([1.0, 4.0, 4.0], rel=1e-4)
     assert [b.slack for b in derived] == pytest.approx([5.0, 4.0, 5.0], rel=1e-4)
@@ -138,4 +138,4 @@ def test_equalities_fixed_columns_and_bilinear_rows() -> None:
 def test_a_chain_names_the_step_that_refuses() -> None:
     program = Program((Variable("a", -1.0), Variable("b", 0.0)), Function(), complementarities=((0, 1),))
     with pytest.raises(ValueError, match="Sos1: column 'a'"):
-        Chain([Sos1()]).apply(program)
+        Chain(program).then(Sos1())

@@ -36,7 +36,7 @@ def _system_and_answer(name: str, mode: str) -> tuple[bl.PyomoProblem, Program, 
     if mode == "sos1":
         reduction = Sos1()
     else:
-        derived = derive_bounds(system, program.high_point(), conditions.multipliers)
+        derived = derive_bounds(system, program.high_point(), conditions)
         reduction = BigM(first_bounds(derived, None, None))
     target = reduction.apply(system)
     solution = pick(target).solve(target)
