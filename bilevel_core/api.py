@@ -58,7 +58,10 @@ def solve(
     """
     start = time.monotonic()
     problem = as_problem(problem)
-    if time_limit is not None and not time_limit >= 0.0:
+    if not isinstance(seed, int):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise UsageError(f"Expected an integer seed, got {seed!r}.")
+    is_number = isinstance(time_limit, int | float)
+    if time_limit is not None and not (is_number and time_limit >= 0.0):
         raise UsageError(f"Expected a time limit of at least 0 seconds, got {time_limit!r}.")
     registry = get_registry()
     name, method, _ = build_solver(problem, solver, options or {}, registry)

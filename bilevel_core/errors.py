@@ -40,6 +40,8 @@ def unknown(kind: str, name: str, known: Iterable[str], *, see: str = "") -> Usa
     """The error for a name that is not among the known ones, with the nearest of them."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    if not close and len(names) > 12:
+        close = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
     text = f"There is no {kind} named {name!r}."
     if close:
         text += f" Did you mean {' or '.join(repr(c) for c in close)}?"

@@ -36,9 +36,9 @@ class Termination(enum.StrEnum):
 
 _ADVICE = {
     Termination.CONVERGED: "",
-    Termination.TIME_LIMIT: "Raise the time limit; the point shown is the best found so far.",
-    Termination.ITERATION_LIMIT: "Raise the iteration limit; the point shown is the best found so far.",
-    Termination.STOPPED_BY_USER: "The point shown is the best found before the stop.",
+    Termination.TIME_LIMIT: "The search was cut short: raise the time limit.",
+    Termination.ITERATION_LIMIT: "The search was cut short: raise the limit, or leave it out.",
+    Termination.STOPPED_BY_USER: "The search was stopped before its end.",
     Termination.INFEASIBLE: "No point satisfies both levels: relax the leader's constraints that contain the "
     "follower's variables, or check the data.",
     Termination.UNBOUNDED: "Bound the leader's variables, or check the sense of the leader's objective.",
@@ -139,9 +139,9 @@ def _no_values() -> Values:
     return Values()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Result:
-    """The outcome of one solve.
+    """The outcome of one solve. Two results are equal when their JSON is.
 
     Attributes:
         termination: why it stopped.
@@ -245,6 +245,11 @@ class Result:
         if fields["certificate"] is not None:
             fields["certificate"] = _certificate(fields["certificate"])
         return cls(**fields)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Result) and self.to_dict() == other.to_dict()
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
 
     def __str__(self) -> str:
         from bilevel_core.report import result_text

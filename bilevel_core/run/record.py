@@ -34,15 +34,17 @@ class RunRecord:
         self.folder = folder
 
     def start(self, request: Mapping[str, Any]) -> None:
-        """Write ``run.json``, and forget the events and the result of an earlier run there.
+        """Write ``run.json``, and put the events and the result of an earlier run there aside.
 
         Raises:
             UsageError: the folder cannot be made or written.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for name in ("events.jsonl", "result.json"):
-                (self.folder / name).unlink(missing_ok=True)
+            for name in ("events", "result"):
+                old = next(self.folder.glob(f"{name}.json*"), None)
+                if old is not None:
+                    old.replace(old.with_name(f"previous-{old.name}"))
             self._write("run.json", {"schema": SCHEMA, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **request})
         except OSError as error:
             raise UsageError(f"The run cannot be recorded in {self.folder}: {error.strerror}.") from error
@@ -88,11 +90,20 @@ def read_result(folder: Path) -> Result:
     Raises:
         UsageError: the run has no result (it may still be going, or was killed), or its file is damaged.
     """
-    data = _read(folder / "result.json", folder)
+    path = folder / "result.json"
+    return as_result(_read(path, folder), path)
+
+
+def as_result(data: Mapping[str, Any], path: Path) -> Result:
+    """A result from its plain data.
+
+    Raises:
+        UsageError: a field is missing or has the wrong form; ``path`` names where the data came from.
+    """
     try:
         return Result.from_dict(data)
-    except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"{folder / 'result.json'} is no result: {error}.") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{path} is no result: {type(error).__name__} at {error}.") from error
 
 
 def _read(path: Path, folder: Path) -> dict[str, Any]:

@@ -22,7 +22,18 @@ CANDIDATES = ("problem", "model", "build")
 
 
 def find_problem(reference: str, parameters: Mapping[str, str]) -> Problem:
-    """The problem that a reference names, made with its parameters.
+    """The problem that a reference names, made with its parameters; one without a name is called by the reference.
+
+    Raises: see `_find`.
+    """
+    problem = _find(reference, parameters)
+    if problem.name == "problem":
+        problem.name = reference
+    return problem
+
+
+def _find(reference: str, parameters: Mapping[str, str]) -> Problem:
+    """The problem that a reference names.
 
     Raises:
         UsageError: nothing of that name (with the nearest), a file that cannot be used, or a bad parameter.
@@ -75,6 +86,8 @@ def _module_exists(name: str) -> bool:
 
 
 def _no_file(path: Path) -> UsageError:
+    if path.is_dir():
+        return UsageError(f"{str(path)!r} is a folder, not a file.")
     others = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
     close = difflib.get_close_matches(path.name, others, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(repr(str(path.parent / c)) for c in close)}?" if close else ""

@@ -15,7 +15,7 @@ from bilevel_core.errors import UsageError
 from bilevel_core.problems.base import Problem
 from bilevel_core.report import certificate_text
 from bilevel_core.result import SCHEMA, Result, plain
-from bilevel_core.run.record import read_request, read_result
+from bilevel_core.run.record import as_result, read_request, read_result
 
 
 def show_run(folder: Path, *, as_json: bool) -> None:
@@ -55,6 +55,9 @@ def verify_point(target: str, point: Path | None, parameters: dict[str, str], *,
 
 def _problem_of(request: dict[str, Any], target: str) -> Problem:
     """The problem that a run solved, read from where the run was made: its files are relative to that folder."""
+    missing = [k for k in ("directory", "problem", "parameters") if k not in request]
+    if missing:
+        raise UsageError(f"{Path(target) / 'run.json'} is damaged: it lacks {', '.join(missing)}.")
     folder = Path(request["directory"])
     if not folder.is_dir():
         raise UsageError(
@@ -72,7 +75,7 @@ def _point(path: Path) -> Result | dict[str, Any]:
         raise UsageError(f"{path} cannot be read: {error}.") from error
     found = cast("dict[str, Any]", data) if isinstance(data, dict) else {}
     if found.get("schema") == SCHEMA:
-        return Result.from_dict(found)
+        return as_result(found, path)
     if not isinstance(found.get("x"), dict) or not isinstance(found.get("y"), dict):
         raise UsageError(f'{path}: expected an object {{"x": {{name: values}}, "y": {{name: values}}}}.')
     return found
