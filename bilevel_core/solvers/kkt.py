@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bilevel_core.backends import Solution, SolveStatus
+from bilevel_core.backends import Backend, Solution, SolveStatus
 from bilevel_core.backends.scip import Scip
 from bilevel_core.errors import BackendError, UsageError
 from bilevel_core.problems.base import AlgebraicProblem
@@ -30,6 +30,8 @@ from bilevel_core.solvers.single_level import TRACE, pick, polish, settings
 from bilevel_core.solvers.start import first_point
 from bilevel_core.traits import Traits, derive_traits
 
+TRUSTED = 1e6
+"""The largest bound with which an answer is called optimal: times the integrality tolerance of 1e-9 it is 1e-3."""
 CLAIM_GAP = 1e-5
 """A point is called globally optimal when the proven bound is this close (relative), whatever gap was asked for."""
 AGREEMENT = 1e-5
@@ -216,6 +218,20 @@ class _Run:
         self, target: Program, start: np.ndarray | None = None, *, watch: bool = False, tight: bool = False
     ) -> Solution:
         backend = pick(target, self.options.backend)
+        try:
+            solution = self._solve_by(backend, target, start, watch=watch, tight=tight)
+        except BackendError:
+            if self.options.backend != "auto" or backend.name == "scip":
+                raise
+            solution = Solution(SolveStatus.ERROR)
+        if solution.status is SolveStatus.ERROR and self.options.backend == "auto" and backend.name != "scip":
+            self.context.report("phase", message=f"{backend.name} failed, trying scip")
+            solution = self._solve_by(pick(target, "scip"), target, start, watch=watch, tight=tight)
+        return solution
+
+    def _solve_by(
+        self, backend: Backend, target: Program, start: np.ndarray | None, *, watch: bool, tight: bool
+    ) -> Solution:
         self.versions[backend.name] = backend.version()
         extra = {"numerics/feastol": 1e-9} if tight and backend.name == "scip" else {}
         how = settings(
@@ -247,7 +263,7 @@ class _Run:
             reduction = BigM(bounds)
             longer = chain.then(reduction)
             full = None if start is None else reduction.extend(start)
-            solution = self._search(longer.target, full, watch=watch)
+            solution = self._search(longer.target, full, watch=watch, tight=True)
             if solution.values is not None:
                 touched = reduction.at_bound(solution.values)
             elif solution.status is SolveStatus.INFEASIBLE:
@@ -266,6 +282,12 @@ class _Run:
                 f"{len(open_bounds)} bound(s) of multipliers or slacks could not be proven"
                 + (", and the answer leans on some of them" if leaning else "")
                 + ": better points may be cut off. complementarity=sos1 needs no bounds."
+            )
+        largest = max((max(b.multiplier, b.slack) for b in bounds), default=0.0)
+        if not open_bounds and largest > TRUSTED:
+            self._note(
+                f"A bound of {largest:.2g} is proven, but too large for the backend's tolerances: a binary that is "
+                "nearly 0 lets a multiplier through. complementarity=sos1 needs no bounds."
             )
         clean, fault = self._cleaned(longer, solution)  # pyright: ignore[reportPossiblyUnboundVariable]
         self._note(fault)

@@ -10,7 +10,11 @@ import pyomo.environ as pyo
 import pytest
 
 import bilevel_core as bl
+from bilevel_core.backends import Solution
+from bilevel_core.backends.highs import Highs
+from bilevel_core.errors import BackendError
 from bilevel_core.program import positive_semidefinite
+from bilevel_core.reductions.bigm import PairBounds
 
 MODES = [{}, {"complementarity": "bigm"}]
 
@@ -180,3 +184,40 @@ def test_unbounded_needs_a_ray() -> None:
     r = bl.solve(m)
     assert r.status != "unbounded"
     assert r.upper_objective == pytest.approx(-2e10)
+
+
+def test_bounds_beyond_the_tolerances_are_not_a_proof() -> None:
+    """Costs of 7000 beside 0.002 make proven bounds of 5e7, with which binaries once called 22.47 optimal."""
+    m: Any = pyo.ConcreteModel(name="bounds")
+    m.x = pyo.Var([0, 1], domain=pyo.Integers, bounds=(0, 3))
+    m.f = bl.Follower()
+    m.f.y = pyo.Var([0, 1, 2], bounds=lambda f, j: (0, (50, 1000, 1000)[j]))
+    x, y = m.x, m.f.y
+    m.o = pyo.Objective(expr=9 * x[0] - x[1] - 2 * y[0] - 4 * y[1] + 7 * y[2])
+    m.f.o = pyo.Objective(expr=-0.002 * y[0] + 0.002 * y[1] - 7000 * y[2])
+    m.f.rows = pyo.ConstraintList()
+    m.f.rows.add(-2 * x[0] + 4 * x[1] - 5 * y[0] + 4 * y[1] + 3 * y[2] <= 3)
+    m.f.rows.add(-x[0] + 2 * y[0] - 3 * y[1] - 2 * y[2] <= 20)
+    m.f.rows.add(5 * x[0] + 5 * y[0] + 2 * y[1] + 3 * y[2] <= 19)
+    exact = bl.solve(m)
+    assert exact.status == "optimal"
+    assert exact.upper_objective == pytest.approx(46 / 15)
+    loose = bl.solve(m, options={"complementarity": "bigm"})
+    assert loose.status != "optimal"
+    assert "too large" in loose.message
+
+
+def test_auto_goes_on_with_another_backend_when_one_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: object, program: object, settings: object) -> Solution:
+        raise BackendError("HiGHS: Solve error")
+
+    m = steep_leader()
+    wanted = bl.solve(m, options=MODES[1]).upper_objective
+    monkeypatch.setattr("bilevel_core.solvers.kkt.polish", lambda *args: None)
+    monkeypatch.setattr(Highs, "_solve", fail)
+    monkeypatch.setattr("bilevel_core.solvers.kkt.derive_bounds", lambda *args: [PairBounds(1e3, 1e3)] * 3)
+    r = bl.solve(m, options=MODES[1], verify=False)
+    assert r.upper_objective == pytest.approx(wanted, abs=1e-4)
+    assert "scip" in r.versions
+    with pytest.raises(BackendError):
+        bl.solve(m, options=MODES[1] | {"backend": "highs"}, verify=False)
