@@ -12,7 +12,7 @@ from bilevel_toll.problem import TollProblem
 from bilevel_toll.routes import INF, distances
 
 SAME = 1e-9
-"""Savings that differ by less, relative to max(1, saving), are one saving."""
+"""Savings that differ by less, relative to the saving or the scale of costs, are one saving."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Curve:
 
     def trips(self, toll: float) -> float:
         """Trips on the arc at a toll."""
-        return float(self.leaving[self.savings >= toll - SAME * np.maximum(1.0, self.savings)].sum())
+        return float(self.leaving[self.savings >= toll - SAME * self.savings].sum())
 
     def revenue(self, toll: float) -> float:
         """What the arc earns at a toll."""
@@ -130,8 +130,8 @@ def response(problem: TollProblem, arc: str = "") -> Curve:
                 distances(network, o, closed_weights).distance,
             )
         saving = by_origin[o][1][end] - by_origin[o][0][end]
-        if saving > SAME * max(1.0, by_origin[o][0][end]):
-            key = next((s for s in savings if abs(s - saving) <= SAME * max(1.0, s)), saving)
+        if saving > SAME * max(network.scale, by_origin[o][0][end]):
+            key = next((s for s in savings if abs(s - saving) <= SAME * max(network.scale, s)), saving)
             savings[key] = savings.get(key, 0.0) + d.trips
     ordered = sorted(savings)
     return Curve(arc, problem.unit, np.array(ordered), np.array([savings[s] for s in ordered]))

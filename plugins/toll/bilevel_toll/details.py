@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 DISCOUNT = 1e-4
 """Optimal tolls sit exactly on ties; this much off all of them makes users choose the leader's routes for sure."""
 SHARE = 1e-6
-"""Parts of a pair's trips up to this size are rounding, not a route."""
+"""Parts of a pair's trips, and tolls relative to the scale of costs, up to this size are rounding."""
 
 
 def describe(problem: TollProblem, tolls: np.ndarray, flow: np.ndarray) -> dict[str, Any]:
@@ -32,6 +32,7 @@ def describe(problem: TollProblem, tolls: np.ndarray, flow: np.ndarray) -> dict[
     """
     trips, everywhere = problem.trips, problem.spread(tolls)
     on_arc = trips @ flow
+    least = SHARE * problem.network.scale
     rows = [_toll_row(problem, a, float(t), float(on_arc[a])) for a, t in zip(problem.tollable, tolls, strict=True)]
     paid = flow @ everywhere
     report: dict[str, Any] = {
@@ -40,14 +41,14 @@ def describe(problem: TollProblem, tolls: np.ndarray, flow: np.ndarray) -> dict[
         "safe_revenue": _tidy(problem.revenue(tolls * (1.0 - DISCOUNT), dearest=False)),
         "revenue_limit": _tidy(problem.bound),
         "pairs": len(problem.demands),
-        "paying_pairs": int(np.count_nonzero(paid > SHARE)),
+        "paying_pairs": int(np.count_nonzero(paid > least)),
         "trips": _tidy(float(trips.sum())),
-        "paying_trips": _tidy(float(trips[paid > SHARE].sum())),
+        "paying_trips": _tidy(float(trips[paid > least].sum())),
     }
     if problem.unit:
         report["unit"] = problem.unit
     report["tolls"] = rows
-    payers = [row for k in np.flatnonzero(paid > SHARE) for row in _payer_rows(problem, int(k), flow[k], everywhere)]
+    payers = [row for k in np.flatnonzero(paid > least) for row in _payer_rows(problem, int(k), flow[k], everywhere)]
     if payers:
         report["payers"] = sorted(payers, key=lambda r: -r["revenue"])
     return report
@@ -55,7 +56,7 @@ def describe(problem: TollProblem, tolls: np.ndarray, flow: np.ndarray) -> dict[
 
 def _toll_row(problem: TollProblem, arc: int, toll: float, trips: float) -> dict[str, Any]:
     road = problem.network.arcs[arc]
-    trips = trips if trips > SHARE else 0.0
+    trips = trips if trips > SHARE * problem.trips.max() else 0.0
     return {
         "from": road.tail,
         "to": road.head,
@@ -70,7 +71,7 @@ def _payer_rows(problem: TollProblem, pair: int, flow: np.ndarray, tolls: np.nda
     rows: list[dict[str, Any]] = []
     for route, share in paths(problem, pair, flow):
         toll = float(tolls[list(route)].sum())
-        if toll > SHARE:
+        if toll > SHARE * problem.network.scale:
             trips = demand.trips * share
             rows.append(
                 {
@@ -124,4 +125,4 @@ def _through(
 
 def _tidy(value: float) -> float:
     """Without the noise of floating point, at ten digits."""
-    return float(f"{value:.10g}") if abs(value) > 1e-9 else 0.0
+    return float(f"{value:.10g}")

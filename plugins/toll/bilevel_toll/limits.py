@@ -16,7 +16,7 @@ from bilevel_toll.network import Demand, Network
 from bilevel_toll.routes import INF, distances
 
 NOTHING = 1e-9
-"""Savings up to this size, relative to a pair's cost, count as none."""
+"""Savings up to this size, relative to a pair's cost (at least the scale of costs), count as none."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def find_limits(network: Network, demands: Sequence[Demand], tollable: Sequence[
     for k, (o, d) in enumerate(zip(origins, ends, strict=True)):
         from_o, to_d = (known.get(o, zero=True, backward=False), known.get(d, zero=True, backward=True))
         free_o, free_d = (known.get(o, zero=False, backward=False), known.get(d, zero=False, backward=True))
-        little = NOTHING * max(1.0, free[k])
+        little = NOTHING * max(network.scale, free[k])
         if free[k] - zero[k] <= little:
             continue
         usable = network.open_to(o, d)

@@ -49,7 +49,7 @@ class Demand:
 
 
 class Network:
-    """Nodes and arcs. Arcs have labels ``tail-head``; a second parallel arc is ``tail-head#2``, and so on.
+    """Nodes and arcs. Arcs have labels ``tail-head``; a second arc that reads the same is ``tail-head#2``, and so on.
 
     Args:
         arcs: the roads, in any order.
@@ -99,9 +99,6 @@ class Network:
             label = f"{arc.tail}-{arc.head}"
             seen[label] = seen.get(label, 0) + 1
             labels.append(label if seen[label] == 1 else f"{label}#{seen[label]}")
-        if len(set(labels)) < len(labels):  # "a-b" -> "c" and "a" -> "b-c" read the same
-            twice = next(x for k, x in enumerate(labels) if x in labels[:k])
-            raise ModelError(f"Two arcs would both be named {twice!r}: rename nodes that hold a dash.")
         return tuple(labels)
 
     def index(self, node: str) -> int:
@@ -145,6 +142,14 @@ class Network:
         return np.array([a.cost for a in self.arcs], dtype=float)
 
     @cached_property
+    def scale(self) -> float:
+        """The power of ten at or below the mean of the costs that are not zero (1 if all are): tolerances are
+        relative to it, so that answers do not depend on the unit of cost.
+        """
+        positive = self.costs[self.costs > 0.0]
+        return power_of_ten(float(positive.mean())) if len(positive) else 1.0
+
+    @cached_property
     def outgoing(self) -> tuple[tuple[tuple[int, int], ...], ...]:
         """For each node, the arcs that leave it with their heads."""
         return self._star(self.tails, self.heads)
@@ -172,6 +177,11 @@ class Network:
             return ""
         names = [self.arcs[route[0]].tail, *(self.arcs[a].head for a in route)]
         return (" - " if any(len(n) > 3 for n in names) else "-").join(names)
+
+
+def power_of_ten(value: float) -> float:
+    """The power of ten at or below a positive number."""
+    return 10.0 ** math.floor(math.log10(value))
 
 
 def merged(demands: Iterable[Demand], network: Network) -> tuple[Demand, ...]:

@@ -1,7 +1,8 @@
 """`TollProblem`: tolls on some arcs, users on cheapest routes, the leader takes what they pay.
 
 Upper level: max over t in [0, N] of sum_k n_k sum_a t_a v_ka. Lower level, one follower for each pair k of n_k trips:
-v_k in argmin { sum_a (c_a + t_a) v_a : v a unit of flow from origin to destination, v >= 0 }, ties for the leader.
+v_k in argmin { sum_a (c_a + t_a) v_a : v a unit of flow from origin to destination, 0 <= v <= 1 }, ties for the leader.
+A cheapest route uses no arc twice, so v <= 1 costs nothing; it keeps circles of cost zero and general solvers bounded.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 
 from bilevel_core.errors import ModelError
 from bilevel_core.problems.base import AlgebraicProblem, Group, Residuals
-from bilevel_core.program import INF, BilevelProgram, Function, Level, Row, Variable
+from bilevel_core.program import BilevelProgram, Function, Level, Row, Variable
 from bilevel_core.result import Values
 from bilevel_toll.limits import Limits, find_limits
 from bilevel_toll.network import Demand, Network, merged
@@ -130,7 +131,7 @@ class TollProblem(AlgebraicProblem):
             own = tuple(range(first, first + arcs))
             usable = self._usable(d)
             columns += [
-                Variable(f"flow[{d.label},{label}]", 0.0, INF if usable[a] else 0.0) for a, label in enumerate(labels)
+                Variable(f"flow[{d.label},{label}]", 0.0, 1.0 if usable[a] else 0.0) for a, label in enumerate(labels)
             ]
             products = {(i, first + a): 1.0 for i, a in enumerate(self.tollable)}
             revenue.update(dict.fromkeys(products, -d.trips))
@@ -169,7 +170,8 @@ class TollProblem(AlgebraicProblem):
             balance[k, network.index(d.origin)] -= 1.0
             balance[k, network.index(d.destination)] += 1.0
             lower.append((f"conservation of {d.label}", float(np.abs(balance[k]).max()), 1.0))
-            wrong = np.where(self._usable(d), np.maximum(0.0, -flow[k]), np.abs(flow[k]))
+            beyond = flow[k] - np.where(self._usable(d), 1.0, 0.0)
+            wrong = np.maximum(0.0, np.maximum(-flow[k], beyond))
             lower.append((f"bounds of the flow of {d.label}", float(wrong.max()), 1.0))
         outside = np.maximum(0.0, np.maximum(-tolls, tolls - self.limits.cap))
         upper = [

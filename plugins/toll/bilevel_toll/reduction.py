@@ -1,8 +1,8 @@
 """The single-level form of a toll problem: strong duality, node potentials, and products of toll and use linearised.
 
 Source: Labbé, Marcotte, Savard (1998), A bilevel model of taxation and its application to optimal highway pricing,
-Management Science 44; bounds by Dewez et al. (2008), see `limits`; the form is STD of Bui, Gendron, Carvalho (2022), A
-catalog of formulations for the network pricing problem, INFORMS Journal on Computing 34.
+Management Science 44; bounds by Dewez et al. (2008), see `limits` and `tighten`. It is the form STD of Bui, Gendron and
+Carvalho (2022), A catalog of formulations for the network pricing problem, INFORMS Journal on Computing 34.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import numpy as np
 
 from bilevel_core.program import INF, Program, Row, Variable, linear
 from bilevel_core.reductions.base import Reduction
+from bilevel_toll.limits import Limits
 from bilevel_toll.problem import TollProblem
 from bilevel_toll.routes import cheapest_to, distances
+from bilevel_toll.tighten import tighten
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class StrongDuality(Reduction[TollProblem, Program]):
 
     def __init__(self) -> None:
         self._problem: TollProblem | None = None
+        self._limits: Limits | None = None
         self._blocks: list[_Block] = []
         self._size = 0
 
@@ -53,8 +56,9 @@ class StrongDuality(Reduction[TollProblem, Program]):
     def apply(self, source: TollProblem) -> Program:
         """See `Reduction.apply`. Columns: tolls, then block after block."""
         self._problem = source
+        self._limits = tighten(source)
         self._blocks = []
-        limits, network = source.limits, source.network
+        limits, network = self._limits, source.network
         tolled = {a: i for i, a in enumerate(source.tollable)}
         columns = [
             Variable(f"toll[{network.labels[a]}]", 0.0, float(limits.cap[i])) for i, a in enumerate(source.tollable)
@@ -75,7 +79,7 @@ class StrongDuality(Reduction[TollProblem, Program]):
 
     def _columns(self, columns: list[Variable], k: int, arcs: Sequence[int], tolled: dict[int, int]) -> _Block:
         problem = self._source
-        network, limits, demand = problem.network, problem.limits, problem.demands[k]
+        network, limits, demand = problem.network, self.limits, problem.demands[k]
         end = network.index(demand.destination)
         use: dict[int, int] = {}
         paid: dict[int, int] = {}
@@ -108,7 +112,7 @@ class StrongDuality(Reduction[TollProblem, Program]):
 
     def _price_rows(self, block: _Block, tolled: dict[int, int]) -> list[Row]:
         problem = self._source
-        network, limits, demand = problem.network, problem.limits, problem.demands[block.pair]
+        network, limits, demand = problem.network, self.limits, problem.demands[block.pair]
         rows: list[Row] = []
         duality: dict[int, float] = {block.potential[network.index(demand.origin)]: 1.0}
         for a, x in block.use.items():
@@ -148,8 +152,12 @@ class StrongDuality(Reduction[TollProblem, Program]):
         return np.concatenate([tolls, flow.reshape(-1)])
 
     def point(self, tolls: np.ndarray) -> np.ndarray:
-        """A feasible point of the target from tolls of shape (tollable arcs,): users answer, ties for the leader."""
+        """A feasible point of the target from tolls of shape (tollable arcs,): users answer, ties for the leader.
+
+        Tolls beyond the target's bounds are brought down to them, which earns no less.
+        """
         problem = self._source
+        tolls = np.minimum(tolls, self.limits.cap)
         network = problem.network
         everywhere = problem.spread(tolls)
         weights = (network.costs + everywhere).tolist()
@@ -162,13 +170,20 @@ class StrongDuality(Reduction[TollProblem, Program]):
             if end not in to_end:
                 to_end[end] = distances(network, end, weights, backward=True).distance
             for v, column in block.potential.items():
-                out[column] = min(to_end[end][v], float(problem.limits.free[block.pair]))
-            within = np.where(problem.limits.useful[block.pair], everywhere, INF)
+                out[column] = min(to_end[end][v], float(self.limits.free[block.pair]))
+            within = np.where(self.limits.useful[block.pair], everywhere, INF)
             for a in cheapest_to(network, end, within).route(network.index(demand.origin)):
                 out[block.use[a]] = 1.0
                 if a in block.paid:
                     out[block.paid[a]] = everywhere[a]
         return out
+
+    @property
+    def limits(self) -> Limits:
+        """The limits that the target uses; never looser than the problem's own."""
+        if self._limits is None:
+            raise ValueError("apply comes first")
+        return self._limits
 
     @property
     def _source(self) -> TollProblem:

@@ -14,7 +14,8 @@ from bilevel_toll.network import Network
 
 INF = float("inf")
 TIE = 1e-8
-"""Reduced cost of an arc, relative to max(1, cost of the route), up to which the arc lies on a cheapest route."""
+"""Reduced cost of an arc up to which it lies on a cheapest route; relative to the cost of the route, which counts as at
+least the scale of costs."""
 GAIN = 1e-12
 
 
@@ -115,7 +116,7 @@ def cheapest_to(
         node: the destination.
         tolls: toll of each arc, shape (arcs,), at least 0.
         dearest: whether ties go to the most toll (the leader's wish) or to the least (the worst case).
-        tie: which reduced cost of an arc counts as zero, relative to max(1, cost).
+        tie: which reduced cost of an arc counts as zero, relative to the cost (at least ``network.scale``).
     """
     weights = (network.costs + tolls).tolist()
     cost = distances(network, node, weights, backward=True).distance
@@ -131,10 +132,10 @@ def cheapest_to(
             continue
         for arc, u in network.incoming[v]:
             slack = weights[arc] + cost[v] - cost[u]
-            if u == node or not slack <= tie * max(1.0, cost[u]):
+            if u == node or not slack <= tie * max(network.scale, cost[u]):
                 continue
             label = sign * tolls[arc] + toll[v]
-            if label > toll[u] + GAIN * max(1.0, cost[u]) and not _on_route(network, first, v, u):
+            if label > toll[u] + GAIN * max(network.scale, cost[u]) and not _on_route(network, first, v, u):
                 toll[u] = label
                 first[u] = arc
                 queue.append(u)

@@ -20,6 +20,8 @@ TOLERANCES = (1e-5, 1e-6, 1e-7, TIE)
 """Relative differences in cost that are read as ties, coarse to fine."""
 CHEAPER = 3e-9
 """How much cheaper (relative) another route must be to cut tolls off."""
+STRICT = 1e-12
+"""Tie for tolls that did not come from the linear program: a wider one would count revenue from tolls above the tie."""
 ROUNDS = 200
 DIGITS = 10
 
@@ -47,7 +49,7 @@ def settle(problem: TollProblem, tolls: np.ndarray) -> Settled:
         tolls: shape (tollable arcs,), brought within [0, cap] first.
     """
     tolls = np.clip(tolls, 0.0, problem.limits.cap)
-    best = answered(problem, tolls)
+    best = answered(problem, tolls, STRICT)
     tried: set[tuple[tuple[int, ...], ...]] = set()
     for tie in TOLERANCES:
         routes = tuple(problem.routes(tolls, tie=tie))
@@ -62,9 +64,9 @@ def settle(problem: TollProblem, tolls: np.ndarray) -> Settled:
     return best
 
 
-def answered(problem: TollProblem, tolls: np.ndarray) -> Settled:
-    """Users' answer to tolls, and the revenue."""
-    routes = tuple(problem.routes(tolls))
+def answered(problem: TollProblem, tolls: np.ndarray, tie: float = TIE) -> Settled:
+    """Users' answer to tolls, and the revenue; ``tie`` as in `cheapest_to`."""
+    routes = tuple(problem.routes(tolls, tie=tie))
     everywhere = problem.spread(tolls)
     paid = np.array([float(everywhere[list(route)].sum()) for route in routes])
     return Settled(tolls, routes, float(problem.trips @ paid))
@@ -116,7 +118,8 @@ def best_tolls(problem: TollProblem, routes: tuple[tuple[int, ...], ...]) -> np.
             float(everywhere[list(r)].sum() - everywhere[list(o)].sum()) for r, o in zip(routes, others, strict=True)
         ]
         violated = [
-            e > CHEAPER * max(1.0, float(everywhere[list(r)].sum())) for e, r in zip(excess, routes, strict=True)
+            e > CHEAPER * max(problem.network.scale, float(everywhere[list(r)].sum()))
+            for e, r in zip(excess, routes, strict=True)
         ]
         if not any(violated):
             return tolls

@@ -7,7 +7,8 @@ pairs and many arcs together, where the gap closes slowly: the best tolls found 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -20,20 +21,31 @@ from bilevel_core.solvers.assemble import with_point
 from bilevel_core.solvers.base import Accepted, Refused, Solver
 from bilevel_core.solvers.single_level import pick, settings
 from bilevel_core.traits import Traits
+from bilevel_toll.network import Arc, Demand, Network, power_of_ten
 from bilevel_toll.problem import STRUCTURE, TollProblem
 from bilevel_toll.reduction import StrongDuality
 from bilevel_toll.settle import Settled, answered, settle
 from bilevel_toll.sweeps import sweep_starts
 
 TOLERANCE = 1e-5
-"""By how much (relative) the revenue of the exact tolls may differ from the backend's before nothing is claimed."""
+"""A revenue is called optimal when the proven bound is this close (relative), whatever gap was asked for; a revenue
+that beats the bound by more is a contradiction, and nothing is claimed."""
 SWEEP_SECONDS = 2.0
 SWEEP_SHARE = 0.1
 """Sweeping takes at most this long, and at most this share of the time limit."""
 
+TINY = 1e-9
+"""Revenue up to this share of what all users save counts as none."""
+USUAL_COSTS = (1e-2, 1e2)
+USUAL_TRIPS = (1e-3, 1e5)
+"""Backends have absolute tolerances: costs and trips of other sizes (powers of ten) are brought to size 1 first."""
+
+Progress = Callable[[float | None, float | None, int], bool]
+
 _TERMINATIONS = {
     SolveStatus.OPTIMAL: Termination.CONVERGED,
     SolveStatus.TIME_LIMIT: Termination.TIME_LIMIT,
+    SolveStatus.OTHER_LIMIT: Termination.ITERATION_LIMIT,
     SolveStatus.INTERRUPTED: Termination.STOPPED_BY_USER,
 }
 
@@ -80,16 +92,46 @@ class TollPricing(Solver):
         return _Run(self, problem, context).result()
 
 
+def in_own_units(problem: TollProblem) -> tuple[TollProblem, float, float]:
+    """The problem with costs and trips of usual size, and the powers of ten that they were divided by."""
+    cost, trips = problem.network.scale, power_of_ten(float(problem.trips.mean()))
+    if USUAL_COSTS[0] <= cost <= USUAL_COSTS[1]:
+        cost = 1.0
+    if USUAL_TRIPS[0] <= trips <= USUAL_TRIPS[1]:
+        trips = 1.0
+    if cost == trips == 1.0:
+        return problem, 1.0, 1.0
+    old = problem.network
+    closed = [old.nodes[v] for v in sorted(old.no_through)]
+    network = Network([Arc(a.tail, a.head, a.cost / cost) for a in old.arcs], old.nodes, closed)
+    demands = [Demand(d.origin, d.destination, d.trips / trips) for d in problem.demands]
+    tollable = [old.labels[a] for a in problem.tollable]
+    return TollProblem(network, demands, tollable, name=problem.name), cost, trips
+
+
 class _Run:
     """One run: sweeps, the search, exact tolls, and what may be claimed of them."""
 
     def __init__(self, options: TollPricing, problem: TollProblem, context: RunContext) -> None:
         self.options = options
-        self.problem = problem
+        self.original = problem
+        self.problem, self.cost_unit, self.trips_unit = in_own_units(problem)
         self.context = context
-        self.best = answered(problem, np.zeros(len(problem.tollable)))
+        self.best = answered(self.problem, np.zeros(len(problem.tollable)))
+
+    @property
+    def unit(self) -> float:
+        """Revenue of the user's problem for one unit of revenue here."""
+        return self.cost_unit * self.trips_unit
 
     def result(self) -> Result:
+        """An interrupt from the keyboard keeps the best tolls so far."""
+        try:
+            return self._solve()
+        except KeyboardInterrupt:
+            return self._assemble(Solution(SolveStatus.INTERRUPTED), {})
+
+    def _solve(self) -> Result:
         problem, context = self.problem, self.context
         self._sweep()
         if context.stopped or context.expired:
@@ -111,7 +153,7 @@ class _Run:
             options=self.options.backend_options,
             start=reduction.point(self.best.tolls),
         )
-        solution = backend.solve(target, how)
+        solution = backend.solve(target, replace(how, progress=self._in_users_units(how.progress)))
         if solution.status not in _TERMINATIONS:
             raise BackendError(
                 f"{backend.name} ended {solution.status}, but the program always has a solution. {solution.message}"
@@ -119,6 +161,17 @@ class _Run:
         if solution.values is not None:
             self._consider(settle(problem, reduction.invert(solution.values)[: len(problem.tollable)]))
         return self._assemble(solution, {backend.name: backend.version()})
+
+    def _in_users_units(self, progress: Progress | None) -> Progress | None:
+        """The run hears of revenue in the user's units."""
+        if progress is None or self.unit == 1.0:
+            return progress
+
+        def told(objective: float | None, bound: float | None, nodes: int) -> bool:
+            objective = None if objective is None else objective * self.unit
+            return progress(objective, None if bound is None else bound * self.unit, nodes)
+
+        return told
 
     def _sweep(self) -> None:
         context, options = self.context, self.options
@@ -133,7 +186,7 @@ class _Run:
 
         for tolls in sweep_starts(self.problem, options.sweeps, context.seed, stop)[:1]:
             if self._consider(settle(self.problem, tolls)):
-                context.report("incumbent", objective=self.best.revenue, bound=self.problem.bound)
+                context.report("incumbent", objective=self.best.revenue * self.unit, bound=self.original.bound)
 
     def _consider(self, found: Settled) -> bool:
         better = found.revenue > self.best.revenue
@@ -146,31 +199,29 @@ class _Run:
         problem, best = self.problem, self.best
         told = -solution.bound if math.isfinite(solution.bound) else math.inf
         bound = min(problem.bound, told)
-        scale = max(1.0, abs(best.revenue))
+        scale = max(abs(best.revenue), TINY * problem.bound)
         claim, message = Claim.FEASIBLE, ""
         if best.revenue > bound + TOLERANCE * scale:
             message = (
-                f"The backend reports that no tolls earn more than {bound:.9g}, but these do: its bound is not used."
+                f"The backend reports that no tolls earn more than {bound * self.unit:.9g}, but these do: its bound is "
+                "not used."
             )
             bound = problem.bound
         else:
             bound = max(bound, best.revenue)
-            proven = bound - best.revenue <= max(self.options.gap, TOLERANCE) * scale
-            if proven:
+            if bound - best.revenue <= TOLERANCE * scale:
                 claim = Claim.GLOBAL
             elif solution.status is SolveStatus.OPTIMAL:
-                message = (
-                    f"The backend's tolls earn {bound:.9g} only within its tolerances; the best exact tolls found "
-                    f"earn {best.revenue:.9g}."
-                )
+                gap = (bound - best.revenue) / scale
+                message = f"The search stopped at a relative gap of {gap:.2g}: better tolls within it are not excluded."
         termination = Termination.CONVERGED if claim is Claim.GLOBAL else _TERMINATIONS[solution.status]
         return with_point(
-            problem,
-            problem.values(best.tolls, best.routes),
+            self.original,
+            self.original.values(best.tolls * self.cost_unit, best.routes),
             self.context,
             termination=termination,
             claim=claim,
-            bound=-bound,
+            bound=-bound * self.unit,
             counts={"nodes": solution.nodes},
             versions=versions,
             message=message,

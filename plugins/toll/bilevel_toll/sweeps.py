@@ -42,7 +42,7 @@ def sweep_starts(problem: TollProblem, starts: int, seed: int, stop: Callable[[]
                 if stop():
                     break
                 best = best_single(problem, tolls, int(i))
-                changed = changed or abs(best - tolls[i]) > 1e-9 * max(1.0, cap[i])
+                changed = changed or abs(best - tolls[i]) > 1e-9 * cap[i]
                 tolls[i] = best
             if not changed or stop():
                 break
@@ -80,7 +80,7 @@ def best_single(problem: TollProblem, tolls: np.ndarray, index: int) -> float:
         without[k], paid_without[k] = around[o][0][d], around[o][1][d]
     saving = (without - with_arc) / (1.0 - FAVOUR)
     tries = np.unique(np.clip(np.append(saving[saving > 0.0], tolls[index]), 0.0, cap))
-    uses = saving[:, None] >= tries[None, :] - 1e-9 * max(1.0, cap)
+    uses = saving[:, None] >= tries[None, :] - 1e-9 * cap
     trips = problem.trips
     earned = np.where(uses, paid_with[:, None] + tries[None, :], paid_without[:, None])
     revenue = trips @ np.where(np.isfinite(earned), earned, 0.0)
