@@ -49,6 +49,9 @@ class Scip(Backend):
 
         model: Any = pyscipopt.Model()
         model.hideOutput()
+        if program.sos1 and program.degree > 1:
+            # With sets and nonlinear terms together this heuristic corrupts memory (SCIP 10.0).
+            model.setParam("heuristics/subnlp/freq", -1)
         self._parameters(model, settings)
         variables = self._build(pyscipopt, model, program)
         if settings.start is not None:
@@ -59,7 +62,10 @@ class Scip(Backend):
             model.addSol(partial)
         if settings.progress is not None:
             self._watch(pyscipopt, model, settings)
-        run_interruptibly(model.optimizeNogil, model.interruptSolve)
+        try:
+            run_interruptibly(model.optimizeNogil, model.interruptSolve)
+        except Exception as error:  # PySCIPOpt raises bare exceptions, as when the LP solver breaks down
+            raise BackendError(f"SCIP failed: {error}") from error
         return self._solution(model, variables, program)
 
     @staticmethod

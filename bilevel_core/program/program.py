@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -161,20 +162,21 @@ class BilevelProgram:
         """The columns' names in order."""
         return [c.name for c in self.columns]
 
-    @property
+    @cached_property
     def lower_columns(self) -> tuple[int, ...]:
         """The columns of all followers."""
         return tuple(i for follower in self.followers for i in follower.columns)
 
-    @property
+    @cached_property
     def is_game(self) -> bool:
         """Whether a follower's problem contains another follower's variables (a Nash game among followers)."""
-        for follower in self.followers:
-            foreign = set(self.lower_columns) - set(follower.columns)
-            functions = [follower.objective, *(r.function for r in follower.rows)]
-            if any(not f.columns.isdisjoint(foreign) for f in functions):
-                return True
-        return False
+        owner = {i: k for k, follower in enumerate(self.followers) for i in follower.columns}
+        return any(
+            owner.get(i, k) != k
+            for k, follower in enumerate(self.followers)
+            for f in (follower.objective, *(r.function for r in follower.rows))
+            for i in f.columns
+        )
 
     def high_point(self, *, leader_rows: bool = True) -> Program:
         """The high-point relaxation: all constraints of both levels, the leader's objective, no optimality."""

@@ -146,6 +146,11 @@ class _Run:
             if self.first is None:
                 raise
             solution = Solution(SolveStatus.INTERRUPTED, self.first)
+        except BackendError as error:
+            if self.first is None:
+                raise
+            self.notes.append(f"{error} The point shown was known before.")
+            solution = Solution(SolveStatus.ERROR, self.first)
         assert solution.values is not None
         return with_point(
             self.problem,

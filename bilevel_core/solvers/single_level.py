@@ -64,7 +64,7 @@ def settings(
         if objective is None:
             return context.report("iteration", objective=None, bound=shown, nodes=nodes)
         value = level.in_users_sense(objective)
-        improved = not best or objective < best[-1] - 1e-9 * max(1.0, abs(objective))
+        improved = not best or objective < best[-1] - 1e-9 * abs(best[-1])
         if improved:
             best.append(objective)
         kind = "incumbent" if improved else "iteration"

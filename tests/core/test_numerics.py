@@ -12,6 +12,7 @@ import pytest
 import bilevel_core as bl
 from bilevel_core.backends import Solution
 from bilevel_core.backends.highs import Highs
+from bilevel_core.backends.scip import Scip
 from bilevel_core.errors import BackendError
 from bilevel_core.program import positive_semidefinite
 from bilevel_core.reductions.bigm import PairBounds
@@ -221,3 +222,19 @@ def test_auto_goes_on_with_another_backend_when_one_fails(monkeypatch: pytest.Mo
     assert "scip" in r.versions
     with pytest.raises(BackendError):
         bl.solve(m, options=MODES[1] | {"backend": "highs"}, verify=False)
+
+
+def test_a_backend_that_breaks_down_loses_no_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: object, program: Any, settings: object) -> Solution:
+        if program.sos1:
+            raise BackendError("SCIP failed: error in LP solver!")
+        return wanted(self, program, settings)  # type: ignore[arg-type]
+
+    wanted = Scip._solve
+    monkeypatch.setattr(Scip, "_solve", fail)
+    r = bl.solve(steep_leader())
+    assert r.termination == "error"
+    assert r.status == "error"
+    assert r.claim == "feasible"
+    assert r.has_point
+    assert "LP solver" in r.message
