@@ -188,6 +188,8 @@ def best_for_leader(
     """
     if program.is_game or any(a.values is None or a.scope == "local" for a in answers):
         return None
+    if _separable(program):
+        return _sum_of_bests(program, values, answers, time_limit, loosened)
     lower = program.lower_columns
     position = {c: k for k, c in enumerate(lower)}
     rows: list[Row] = []
@@ -209,3 +211,48 @@ def best_for_leader(
     if solution.values is None or not solution.solved or scope == "local":
         return None
     return solution.objective
+
+
+def _separable(program: BilevelProgram) -> bool:
+    """Whether the leader's objective is a sum over followers, and no constraint of the leader's ties them together."""
+    owner = {i: k for k, follower in enumerate(program.followers) for i in follower.columns}
+    f = program.leader.objective
+    if len(program.followers) < 2 or f.nonlinear is not None:
+        return False
+    if any(i in owner and j in owner and owner[i] != owner[j] for i, j in f.quadratic):
+        return False
+    return all(r.function.columns.isdisjoint(owner) for r in program.leader.rows)
+
+
+def _sum_of_bests(
+    program: BilevelProgram, values: np.ndarray, answers: Sequence[Answer], time_limit: float | None, loosened: float
+) -> float | None:
+    """`best_for_leader` follower by follower. Those with a unique answer have nothing to choose."""
+    objective = program.leader.objective
+    at = values.copy()
+    for k, found in enumerate(answers):
+        at[list(program.followers[k].columns)] = found.values
+    total = objective.evaluate(at)
+    for k, found in enumerate(answers):
+        if found.response == "unique":
+            continue
+        alone, columns = program.follower_at(k, values)
+        assert found.values is not None
+        position = {c: n for n, c in enumerate(columns)}
+        share = _share(objective, at, position)
+        face = optimal_face(alone, found.value, found.values, loosened)
+        solution, scope = _solve(replace(alone, objective=share, rows=(*alone.rows, *face)), time_limit)
+        if solution.values is None or not solution.solved or scope == "local":
+            return None
+        total += solution.objective - share.evaluate(found.values)
+    return total
+
+
+def _share(objective: Function, at: np.ndarray, position: dict[int, int]) -> Function:
+    """The part of a separable objective that one follower's columns decide, the leader's columns fixed."""
+    own = Function(
+        0.0,
+        {i: c for i, c in objective.linear.items() if i in position},
+        {p: c for p, c in objective.quadratic.items() if p[0] in position or p[1] in position},
+    )
+    return own.fix({i: float(at[i]) for i in own.columns if i not in position}).renumbered(position)

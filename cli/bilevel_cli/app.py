@@ -123,7 +123,8 @@ def solve(
         ),
     ] = None,
     out: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Folder for the record of the run.  [default: none]")
+        str | None,
+        typer.Option(metavar="DIR", help="Folder for the record of the run.  [default: none; runs/ID if cut short]"),
     ] = None,
     no_verify: Annotated[bool, typer.Option("--no-verify", help="Skip the independent check.")] = False,
     progress: Annotated[

@@ -188,3 +188,29 @@ def test_each_follower_is_checked() -> None:
     bad = bl.verify(problem, {"x": 0.0}, {"f[1].y": 1.0, "f[2].y": 0.0})
     assert bad.verdict == "refuted"
     assert "'f[2]'" in bad.reason
+
+
+def test_many_followers_are_looked_at_one_by_one_with_the_same_outcome() -> None:
+    """The leader's best among the followers' ties: by the joint problem and follower by follower."""
+
+    def tied(coupled: bool) -> pyo.ConcreteModel:
+        m = pyo.ConcreteModel()
+        m.x = pyo.Var(bounds=(0, 2))
+        m.f = bl.Follower([1, 2, 3])
+        for i in (1, 2, 3):
+            m.f[i].y = pyo.Var([0, 1], bounds=(0, 4))
+            m.f[i].row = pyo.Constraint(expr=m.f[i].y[0] + m.f[i].y[1] >= i)
+            m.f[i].objective = pyo.Objective(expr=m.f[i].y[0] + m.f[i].y[1])
+        m.objective = pyo.Objective(expr=m.x + sum((1 + m.x) * m.f[i].y[0] - m.f[i].y[1] for i in (1, 2, 3)))
+        if coupled:  # a constraint that never binds, so that the joint problem is solved
+            m.row = pyo.Constraint(expr=m.f[1].y[0] + m.f[2].y[0] <= 100)
+        return m
+
+    y = {f"f[{i}].y": [float(i), 0.0] for i in (1, 2, 3)}
+    for coupled in (False, True):
+        c = bl.verify(bl.PyomoProblem(tied(coupled)), {"x": 1.0}, y)
+        assert c.verdict == "verified"
+        assert c.better_response == pytest.approx(1.0 - 6.0)
+        r = bl.solve(tied(coupled))
+        assert r.status == "optimal"
+        assert r.upper_objective == pytest.approx(-6.0)

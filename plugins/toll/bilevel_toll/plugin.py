@@ -92,4 +92,4 @@ def bilevel_loaders() -> list[LoaderSpec]:
 @hookimpl
 def bilevel_commands() -> list[CommandSpec]:
     """``bilevel toll ...``."""
-    return [CommandSpec("toll", "bilevel_toll.commands:app", "toll setting: revenue and users' response as a curve")]
+    return [CommandSpec("toll", "bilevel_toll.commands:app", "Toll setting: revenue and users' response as a curve.")]

@@ -41,7 +41,7 @@ class _File:
         if name not in self.metadata:
             return None
         text, line = self.metadata[name]
-        if not text.isdigit():
+        if not (text.isascii() and text.isdigit()):
             raise self.fault(line, f"expected a whole number for <{name}>, got {text!r}.")
         return int(text)
 
@@ -169,14 +169,14 @@ def _check_total(file: _File, total: float) -> None:
 
 
 def _node(file: _File, line: int, text: str) -> int:
-    if not text.isdigit():
+    if not (text.isascii() and text.isdigit()):
         raise file.fault(line, f"expected the number of a node, got {text!r}.")
     return int(text)
 
 
 def _amount(file: _File, line: int, name: str, text: str) -> float:
     try:
-        value = float(text)
+        value = float("nan" if "_" in text else text)  # 1_0 is Python's way to write ten, not a file's
     except ValueError:
         raise file.fault(line, f"expected a number for {name}, got {text!r}.") from None
     if not (math.isfinite(value) and value >= 0.0):
