@@ -64,6 +64,8 @@ def bilevel_solvers() -> Iterable[SolverSpec]:  # type: ignore[empty-body]
 def bilevel_reformulations() -> Iterable[ReformulationSpec]:  # type: ignore[empty-body]
     """Offer reductions that solvers may put in their chains.
 
+    ``kkt`` puts only its own there; a solver of yours finds yours in ``get_registry().reformulations``.
+
     Example:
         @hookimpl
         def bilevel_reformulations():
@@ -96,6 +98,8 @@ def bilevel_loaders() -> Iterable[LoaderSpec]:  # type: ignore[empty-body]
 @hookspec
 def bilevel_exporters() -> Iterable[ExporterSpec]:  # type: ignore[empty-body]
     """Offer writers of problem files.
+
+    No command writes files yet; code finds writers in ``get_registry().exporters``.
 
     Example:
         @hookimpl

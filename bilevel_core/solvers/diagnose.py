@@ -16,6 +16,8 @@ from bilevel_core.solvers.single_level import pick, piece
 PROBES = (1e5, 1e7, 1e9)
 """Objective values that are tried in turn for points beyond them."""
 
+_TOGETHER = "The followers' optimality conditions have no solution together with the leader's constraints."
+
 Solve = Callable[[Program], Solution]
 
 
@@ -50,12 +52,15 @@ def why_infeasible(
     own_rows = tuple(r for r in leader.rows if r.function.columns.isdisjoint(lower))
     if len(own_rows) < len(leader.rows):
         uncoupled = replace(program, leader=replace(leader, objective=Function(), rows=own_rows))
-        if solve_system(uncoupled).values is not None:
+        answered = solve_system(uncoupled)
+        if answered.values is not None:
             return Termination.INFEASIBLE, (
                 "The followers have optimal answers, but none of them satisfies the leader's constraints "
                 f"({', '.join(r.name for r in leader.rows if r not in own_rows)}). Such constraints do not restrict "
                 "what a follower chooses."
             )
+        if answered.status is not SolveStatus.INFEASIBLE:  # cut short: the follower may be bounded elsewhere
+            return Termination.INFEASIBLE, _TOGETHER
     if relaxed.values is not None:
         for k, follower in enumerate(program.followers):
             alone, _ = program.follower_at(k, relaxed.values)
@@ -64,7 +69,7 @@ def why_infeasible(
                 return Termination.LOWER_UNBOUNDED, (
                     f"Follower {follower.name!r} is unbounded: its objective has no optimum over its constraints."
                 )
-    return Termination.INFEASIBLE, "The followers' optimality conditions have no solution together with the leader's."
+    return Termination.INFEASIBLE, _TOGETHER
 
 
 def bounded(program: Program, solve: Solve) -> tuple[Solution, bool]:

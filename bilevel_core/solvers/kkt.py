@@ -139,7 +139,7 @@ class _Run:
             return self._pointless(Termination.TIME_LIMIT, "No time was left to start.")
         self.context.report("phase", message=f"optimality conditions, pairs by {self.options.complementarity}")
         try:
-            solution = self.solve_system(self.program, watch=True)
+            solution = self._or_first(self.solve_system(self.program, watch=True))
             if solution.values is None:
                 return self._no_point(solution)
         except KeyboardInterrupt:
@@ -163,6 +163,15 @@ class _Run:
             versions=self.versions,
             message=" ".join(self.notes),
         )
+
+    def _or_first(self, solution: Solution) -> Solution:
+        """The search's answer, or the point known before where the search comes back with none."""
+        if solution.values is not None or self.first is None or solution.status is SolveStatus.UNBOUNDED:
+            return solution
+        if solution.status is SolveStatus.INFEASIBLE:
+            self._note("The search reports that there is no point, though one was known before: nothing is proven.")
+            return Solution(SolveStatus.OPTIMAL, self.first)
+        return replace(solution, values=self.first)
 
     def _claim(self, solution: Solution) -> Claim:
         """What is known of the point: the search's bound must meet it, and every step before must have been exact."""
@@ -243,7 +252,7 @@ class _Run:
             self.context,
             self.program.leader,
             gap=self.options.gap,
-            options={**self.options.backend_options, **extra},
+            options={**extra, **self.options.backend_options},
             start=start,
         )
         solution = backend.solve(target, how if watch else replace(how, progress=None))

@@ -85,11 +85,13 @@ def polish(program: Program, values: np.ndarray, time_limit: float | None = None
 
     Integers are fixed at the nearest integer, and of each pair or set all columns but one at zero: the largest first;
     where that leaves nothing, the first that differs from zero at all (a tiny multiplier beside a large slack may be
-    the true one). What is left is solved again to a tight tolerance.
+    the true one). What is left is solved again to a tight tolerance, within ``time_limit`` but at least a second and
+    at most thirty for each try.
 
     Returns:
         None when neither choice can be solved to a point that is as clean as the one given.
     """
+    seconds = 30.0 if time_limit is None else min(30.0, max(1.0, time_limit))
     best: Solution | None = None
     before = max(1e-9, program.violation(values))
     for choice in (_largest, _first_nonzero):
@@ -98,7 +100,7 @@ def polish(program: Program, values: np.ndarray, time_limit: float | None = None
             if backend.accepts(rest) is not None:
                 continue
             try:
-                found = backend.solve(rest, SolveSettings(start=values, time_limit=min(30.0, time_limit or 30.0)))
+                found = backend.solve(rest, SolveSettings(start=values, time_limit=seconds))
             except BackendError:
                 continue
             if found.values is None or not found.solved or program.violation(found.values) > before:

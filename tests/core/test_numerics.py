@@ -10,7 +10,7 @@ import pyomo.environ as pyo
 import pytest
 
 import bilevel_core as bl
-from bilevel_core.backends import Solution
+from bilevel_core.backends import Solution, SolveStatus
 from bilevel_core.backends.highs import Highs
 from bilevel_core.backends.scip import Scip
 from bilevel_core.errors import BackendError
@@ -238,3 +238,16 @@ def test_a_backend_that_breaks_down_loses_no_point(monkeypatch: pytest.MonkeyPat
     assert r.claim == "feasible"
     assert r.has_point
     assert "LP solver" in r.message
+
+
+@pytest.mark.parametrize(("status", "termination"), [("infeasible", "converged"), ("time-limit", "time-limit")])
+def test_a_search_without_a_point_loses_none(monkeypatch: pytest.MonkeyPatch, status: str, termination: str) -> None:
+    def empty(self: object, program: Any, settings: Any) -> Solution:
+        return Solution(SolveStatus(status)) if program.sos1 else wanted(self, program, settings)  # type: ignore[arg-type]
+
+    wanted = Scip._solve
+    monkeypatch.setattr(Scip, "_solve", empty)
+    r = bl.solve(steep_leader())
+    assert r.termination == termination
+    assert r.claim == "feasible"
+    assert r.status == "feasible"
