@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 from bilevel_core.hooks import HOOK_API, hookimpl
 
 if TYPE_CHECKING:
-    from bilevel_core.api import classify, solve, verify
+    from bilevel_core.api import classify, resume, solve, verify
     from bilevel_core.choose import Classification
     from bilevel_core.errors import BackendError, BilevelError, MissingError, ModelError, RefusedError, UsageError
+    from bilevel_core.hypergradients.public import hypergradient
     from bilevel_core.plugins.specs import KnownOptimum, ProblemSpec, SolverSpec
     from bilevel_core.problems.base import AlgebraicProblem, Problem
     from bilevel_core.problems.pyomo import Follower, PyomoProblem
+    from bilevel_core.problems.torch import TorchProblem
     from bilevel_core.result import Certificate, Claim, Result, Status, Termination, Verdict
     from bilevel_core.run.context import Event, RunContext
     from bilevel_core.solvers.base import Accepted, Refused, Solver
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 _LAZY = {
     "solve": "bilevel_core.api",
+    "resume": "bilevel_core.api",
     "verify": "bilevel_core.api",
     "classify": "bilevel_core.api",
     "Classification": "bilevel_core.choose",
@@ -43,6 +46,8 @@ _LAZY = {
     "AlgebraicProblem": "bilevel_core.problems.base",
     "Follower": "bilevel_core.problems.pyomo",
     "PyomoProblem": "bilevel_core.problems.pyomo",
+    "TorchProblem": "bilevel_core.problems.torch",
+    "hypergradient": "bilevel_core.hypergradients.public",
     "Certificate": "bilevel_core.result",
     "Claim": "bilevel_core.result",
     "Result": "bilevel_core.result",
@@ -83,11 +88,14 @@ __all__ = [
     "SolverSpec",
     "Status",
     "Termination",
+    "TorchProblem",
     "Traits",
     "UsageError",
     "Verdict",
     "classify",
     "hookimpl",
+    "hypergradient",
+    "resume",
     "solve",
     "verify",
 ]

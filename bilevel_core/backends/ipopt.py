@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from bilevel_core.backends.base import Backend, Solution, SolveSettings, SolveStatus
+from bilevel_core.backends.casadi_expression import CasadiTranslator
 from bilevel_core.errors import UsageError
-from bilevel_core.program import Function, Program
-from bilevel_core.program import expression as ex
+from bilevel_core.program import Program
 
 UNBOUNDED_OBJECTIVE = -1e15
 
@@ -45,7 +45,7 @@ class Ipopt(Backend):
 
         ca: Any = casadi
         v = ca.SX.sym("v", len(program.columns))
-        translate = _Translator(ca, v)
+        translate = CasadiTranslator(ca, v)
         rows = [translate.function(r.function) for r in program.rows]
         nlp = {"x": v, "f": translate.function(program.objective), "g": ca.vertcat(*rows) if rows else ca.SX(0, 1)}
         options: dict[str, Any] = {"print_time": False, "ipopt.print_level": 0, "ipopt.sb": "yes", "ipopt.tol": 1e-9}
@@ -107,38 +107,3 @@ def _middle(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
     only_upper = ~np.isfinite(lower) & np.isfinite(upper)
     start[only_upper] = np.minimum(0.0, upper[only_upper] - 1.0)
     return start
-
-
-class _Translator:
-    """Functions and expressions in CasADi's terms."""
-
-    def __init__(self, casadi: Any, v: Any) -> None:
-        self.ca = casadi
-        self.v = v
-
-    def function(self, f: Function) -> Any:
-        total: Any = self.ca.SX(f.constant)
-        for i, c in f.linear.items():
-            total += c * self.v[i]
-        for (i, j), c in f.quadratic.items():
-            total += c * self.v[i] * self.v[j]
-        return total if f.nonlinear is None else total + self.expression(f.nonlinear)
-
-    def expression(self, node: ex.Expression) -> Any:
-        match node:
-            case ex.Constant(value):
-                return self.ca.SX(value)
-            case ex.Column(index):
-                return self.v[index]
-            case ex.Sum(terms):
-                return sum((self.expression(t) for t in terms), self.ca.SX(0))
-            case ex.Product(factors):
-                return math.prod((self.expression(f) for f in factors), start=self.ca.SX(1))
-            case ex.Power(base, exponent):
-                return self.expression(base) ** self.expression(exponent)
-            case ex.Call("abs", argument):
-                return self.ca.fabs(self.expression(argument))
-            case ex.Call(function, argument):
-                return getattr(self.ca, function)(self.expression(argument))
-            case _:
-                raise TypeError(f"Not an expression: {node!r}")

@@ -132,6 +132,28 @@ class AlgebraicProblem(Problem):
             raise UsageError(f"{label} needs a finite value for {', '.join(missing)}.")
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """What can be said of a differentiable problem without its formulas."""
+
+    upper_variables: int
+    lower_variables: int
+    upper_rows: int = 0
+    lower_rows: int = 0
+    lower_bounds: bool = False
+    stochastic: bool = False
+
+
+class DifferentiableProblem(Problem):
+    """A problem whose levels are functions that can be evaluated and differentiated, but not read."""
+
+    form = "differentiable"
+
+    @abstractmethod
+    def sizes(self) -> Sizes:
+        """Numbers of variables and constraints."""
+
+
 def as_problem(thing: Any) -> Problem:
     """A `Problem` as it is; a Pyomo model wrapped in its problem type.
 

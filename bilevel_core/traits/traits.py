@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from bilevel_core.problems.base import AlgebraicProblem, Problem
+from bilevel_core.problems.base import AlgebraicProblem, DifferentiableProblem, Problem, Sizes
 from bilevel_core.program import BilevelProgram, Function, Level, collect, positive_semidefinite
 from bilevel_core.program.expression import Expression, differentiate
 from bilevel_core.program.expression import columns as expression_columns
@@ -74,6 +74,8 @@ class Traits:
         game: whether a follower's problem contains another follower's variables.
         linking_integers: whether every leader variable that a follower sees is integer and bounded.
         structure: names of special structures that the problem type declares, such as ``network-pricing``.
+        lower_bounds: whether a follower's variable is bounded.
+        stochastic: whether objectives are means over batches of data.
     """
 
     form: str
@@ -87,6 +89,8 @@ class Traits:
     game: bool = False
     linking_integers: bool = False
     structure: frozenset[str] = field(default_factory=frozenset[str])
+    lower_bounds: bool = False
+    stochastic: bool = False
 
     @property
     def lower_variables(self) -> int:
@@ -113,7 +117,26 @@ def derive_traits(problem: Problem) -> Traits:
     """Find out the traits of a problem. Costs no solve."""
     if isinstance(problem, AlgebraicProblem):
         return _algebraic(problem.program())
+    if isinstance(problem, DifferentiableProblem):
+        return _differentiable(problem.sizes())
     return Traits(form=problem.form)
+
+
+def _differentiable(sizes: Sizes) -> Traits:
+    """What the functions' class is, nobody knows: nonlinear, and of unknown convexity."""
+    constraints = "nonlinear" if sizes.lower_rows else "linear"
+    follower = FollowerTraits("follower", sizes.lower_variables, sizes.lower_rows, 0, "nonlinear", constraints)
+    return Traits(
+        form="differentiable",
+        upper_variables=sizes.upper_variables,
+        upper_rows=sizes.upper_rows,
+        upper_objective="nonlinear",
+        upper_constraints="nonlinear" if sizes.upper_rows else "linear",
+        coupled=sizes.upper_rows > 0,
+        followers=(follower,),
+        lower_bounds=sizes.lower_bounds,
+        stochastic=sizes.stochastic,
+    )
 
 
 def _algebraic(program: BilevelProgram) -> Traits:
@@ -144,6 +167,9 @@ def _algebraic(program: BilevelProgram) -> Traits:
             for i in seen
         ),
         structure=program.structure,
+        lower_bounds=any(
+            math.isfinite(program.columns[i].lower) or math.isfinite(program.columns[i].upper) for i in lower
+        ),
     )
 
 

@@ -1,0 +1,94 @@
+"""`bl.hypergradient`: the derivative in the user's own terms."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from bilevel_core.errors import UsageError
+from bilevel_core.hypergradients.base import Hypergradient, HypergradientSettings
+from bilevel_core.hypergradients.reduced import reduced_gradient
+from bilevel_core.lower import Response
+from bilevel_core.lower.multipliers import multipliers
+from bilevel_core.oracles import Oracle, make_oracle
+from bilevel_core.problems.base import AlgebraicProblem, Problem, as_problem
+from bilevel_core.result import Values
+from bilevel_core.run.options import read
+
+
+def hypergradient(problem: Any, x: Any, y: Any, mode: str = "cg", **options: Any) -> Hypergradient:
+    """The derivative of upper(x, y*(x)) by x, at an (approximate) answer y of the lower level.
+
+    The point is not improved: when y is far from stationary for the lower level the message says so, since then the
+    value may even have the wrong sign.
+
+    Args:
+        problem: as for `solve`.
+        x: the leader's variables, structured as in the problem (a tensor, a dictionary, ...), or arrays by name.
+        y: the follower's variables, likewise.
+        mode: ``cg`` (implicit, by conjugate gradients), ``minres``, ``neumann``, ``nystrom``, ``fixed-point``,
+            ``dense``, ``unroll``, ``finite-difference`` or ``first-order``.
+        options: further fields of `HypergradientSettings`: ``tolerance``, ``max_iterations``, ``steps``, ...
+
+    Returns:
+        ``.value`` has the structure of x (arrays by name for algebraic problems); ``.residual`` is the linear solve's,
+        ``.counts`` the work done.
+
+    Raises:
+        UsageError: an unknown mode or option, a mode that takes no lower constraints, or values that do not fit.
+        NonFiniteError: a value or derivative is NaN or infinite; the message names the term.
+    """
+    problem = as_problem(problem)
+    settings = HypergradientSettings(
+        **read(HypergradientSettings, {"mode": mode, **options}, kind="option", owner="hypergradient")
+    )
+    oracle = make_oracle(problem)
+    flat_x, flat_y = _flat(problem, oracle, x, y)
+    found = reduced_gradient(oracle, flat_x, response_at(oracle, flat_x, flat_y), settings)
+    message = " ".join([found.message, *oracle.notes]).strip()
+    return replace(found, value=_structured(problem, oracle, found.value, flat_x, flat_y), message=message)
+
+
+def response_at(oracle: Oracle, x: np.ndarray, y: Any) -> Response:
+    """A given point as the lower level's answer, with the multipliers that fit it best."""
+    if oracle.lower_constrained:
+        found = multipliers(oracle, x, y)
+        return Response(
+            y, oracle.lower(x, y), found.inequality, found.equality, found.at_lower, found.at_upper, found.residual
+        )
+    value, gradient = oracle.lower_gradient(x, y)
+    empty = np.zeros(0)
+    size = float(gradient @ gradient) ** 0.5
+    return Response(y, value, empty, empty, residual=size, details={"gradient": gradient})
+
+
+def _flat(problem: Problem, oracle: Oracle, x: Any, y: Any) -> tuple[np.ndarray, Any]:
+    if isinstance(problem, AlgebraicProblem):
+        values = problem.vector(x, y)
+        program = problem.program()
+        return values[list(program.leader.columns)], values[list(program.lower_columns)]
+    from bilevel_core.problems.torch import TorchProblem
+
+    if not isinstance(problem, TorchProblem):
+        raise UsageError(f"There is no hypergradient for {problem.form} problems of type {type(problem).__name__}.")
+    device = oracle.zeros().device
+    return problem.x_layout.read(x).double().cpu().numpy(), problem.y_layout.read(y).to(device)
+
+
+def _structured(problem: Problem, oracle: Oracle, value: np.ndarray, x: np.ndarray, y: Any) -> Any:
+    if isinstance(problem, AlgebraicProblem):
+        columns = problem.program().leader.columns
+        place = {c: k for k, c in enumerate(columns)}
+        return Values(
+            {g.name: np.array([value[place[c]] for c in g.columns]).reshape(g.shape) for g in problem.groups()[0]}
+        )
+    import torch
+
+    from bilevel_core.problems.torch import TorchProblem
+
+    assert isinstance(problem, TorchProblem)
+    layout = problem.x_layout
+    flat = torch.as_tensor(value).to(dtype=layout.dtype, device=layout.device)
+    return layout.split(flat) if layout.module is not None else layout.unflatten(flat)

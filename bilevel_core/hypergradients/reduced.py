@@ -1,0 +1,91 @@
+"""The gradient of the reduced objective Phi(x) = F(x, y(x)) at an answer of the lower level."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bilevel_core.hypergradients.base import EXPLICIT, Hypergradient, HypergradientSettings
+from bilevel_core.hypergradients.explicit import explicit
+from bilevel_core.hypergradients.system import OptimalitySystem
+from bilevel_core.lower import Response
+from bilevel_core.oracles import Oracle, Vector, norm
+
+FAR = 1e-3
+"""A lower gradient above this (relative to the objective, at least 1) makes a hypergradient doubtful."""
+BIASED = 1e-2
+"""So does an estimated error of F above this (relative to F, at least 1)."""
+
+
+def reduced_gradient(
+    oracle: Oracle,
+    x: np.ndarray,
+    response: Response,
+    settings: HypergradientSettings | None = None,
+    warm: Vector | None = None,
+) -> Hypergradient:
+    """d/dx F(x, y(x)) at the lower level's answer, by the implicit function theorem or one of the other modes.
+
+    With lower constraints the active ones are held: the derivative of the piece that the answer lies on.
+
+    Args:
+        oracle: the problem.
+        x: upper variables, shape (nx,).
+        response: the lower level's answer at x.
+        settings: mode and accuracy.
+        warm: the adjoint of a point near by, to start the linear solve from.
+
+    Raises:
+        NonFiniteError: a value or derivative is not finite.
+        UsageError: the mode does not take lower constraints.
+    """
+    settings = settings or HypergradientSettings()
+    if settings.mode in EXPLICIT:
+        return explicit(oracle, x, response, settings)
+    before = oracle.counts.copy()
+    upper, f_x, f_y = oracle.upper_gradients(x, response.y)
+    system = OptimalitySystem(oracle, x, response, settings)
+    found = system.solve(f_y, start=warm)
+    if not system.consistent(found) and not system.active.strict:
+        # On a face of the follower's answers only the weakly active constraints say where the leader's choice lies.
+        held = OptimalitySystem(oracle, x, response, settings, hold_weak=True)
+        again = held.solve(f_y)
+        if held.consistent(again):
+            system, found = held, again
+    value = system.total(f_x, found)
+    counts = {k: n - before[k] for k, n in oracle.counts.items() if n > before[k]}
+    bias = _bias(oracle, x, response, found.v)
+    message = " ".join(m for m in (found.message, _doubts(response, upper, bias)) if m)
+    return Hypergradient(
+        value=value,
+        residual=found.residual,
+        counts=counts,
+        upper=upper,
+        stationarity=response.residual,
+        bias=bias,
+        adjoint=found.v,
+        negative_curvature=found.negative_curvature,
+        strict=system.active.strict,
+        message=message,
+    )
+
+
+def _bias(oracle: Oracle, x: np.ndarray, response: Response, adjoint: Vector) -> float:
+    """p . L_y: how far F is from its value at the exact answer, to first order."""
+    if oracle.lower_constrained:
+        return response.residual * norm(adjoint)
+    if response.residual == 0.0:
+        return 0.0
+    gradient = response.details.get("gradient")
+    if gradient is None:
+        return response.residual * norm(adjoint)
+    return float(adjoint @ gradient)
+
+
+def _doubts(response: Response, upper: float, bias: float) -> str:
+    scale = max(1.0, abs(response.value))
+    if response.residual <= FAR * scale and abs(bias) <= BIASED * max(1.0, abs(upper)):
+        return ""
+    return (
+        f"y is far from the follower's answer (lower gradient norm {response.residual:.2g}, upper objective off by "
+        f"about {abs(bias):.2g}): there the hypergradient may even have the wrong sign. Solve the lower level further."
+    )

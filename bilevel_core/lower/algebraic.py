@@ -1,0 +1,215 @@
+"""The lower level of an algebraic problem at a fixed x: every follower solved alone, made exact, and where it has
+several optimal answers the one that suits the leader.
+"""
+
+from __future__ import annotations
+
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from bilevel_core.errors import UsageError
+from bilevel_core.lower.base import LowerFailedError, LowerSettings, Response
+from bilevel_core.lower.choice import best_for_leader, face, is_single
+from bilevel_core.lower.follower import FollowerProblem, Found
+from bilevel_core.lower.multipliers import ACTIVE, Multipliers, multipliers
+from bilevel_core.lower.polish import ActiveSet, fault, polish, strongly_active
+from bilevel_core.oracles import Oracle, Rows, Vector
+from bilevel_core.oracles.algebraic import AlgebraicOracle
+from bilevel_core.program import Program
+
+POLISHED = 1e-10
+"""Answers whose optimality conditions hold this well, relative to the gradient, are left as they are."""
+CURVED = 1e-9
+"""Curvature above this, relative to the largest, counts as positive."""
+
+_problems: WeakKeyDictionary[AlgebraicOracle, tuple[FollowerProblem, ...]] = WeakKeyDictionary()
+
+
+def respond_algebraic(oracle: Oracle, x: np.ndarray, start: Vector | None, settings: LowerSettings) -> Response:
+    """The followers' answer at ``x`` with multipliers.
+
+    HiGHS solves linear and convex quadratic followers, and the answer is then globally optimal; Ipopt smooth nonlinear
+    ones, from ``start``, and the answer is a local optimum; SCIP those with abs(). Of several optimal answers of the
+    first kind the leader's best is chosen: ``unique`` is False, and ``details["choice"]`` says what the choice is:
+    ``best``, ``local`` (of the leader's nonconvex objective), or ``least violation`` (every optimal answer violates
+    the leader's constraints). Uniqueness of nonlinear followers' answers is not examined: None.
+
+    Args:
+        oracle: an `AlgebraicOracle`.
+        x: upper variables, shape (nx,).
+        start: lower variables, shape (ny,), for Ipopt; the oracle's own start by default.
+        settings: method ``auto`` only.
+
+    Raises:
+        LowerFailedError: a follower has no feasible answer, is unbounded, or was not solved; it names the follower.
+        NonFiniteError: a value or derivative at the answer is not finite.
+        UsageError: another method than ``auto``.
+    """
+    if not isinstance(oracle, AlgebraicOracle):
+        raise UsageError(f"Expected an AlgebraicOracle, got {type(oracle).__name__}.")
+    if settings.method != "auto":
+        raise UsageError(
+            f"Algebraic lower levels are solved by HiGHS, Ipopt or SCIP, by their class: leave the lower method at "
+            f"'auto' instead of {settings.method!r}."
+        )
+    first = oracle.y_start() if start is None else oracle.to_numpy(start)
+    values = oracle.values(x, first)
+    found = [
+        problem.solve(values, first[block], settings.max_iterations)
+        for problem, block in zip(_prepared(oracle), oracle.blocks, strict=True)
+    ]
+    y = np.clip(np.concatenate([np.zeros(0), *(f.y for f in found)]), oracle.y_lower, oracle.y_upper)
+    y, multiplied = _exact(oracle, x, y, found)
+    unique, y, choice = _choose(oracle, x, y, multiplied, found)
+    return _response(oracle, x, y, multiplied, found, unique, choice, settings)
+
+
+def _prepared(oracle: AlgebraicOracle) -> tuple[FollowerProblem, ...]:
+    problems = _problems.get(oracle)
+    if problems is None:
+        problems = tuple(FollowerProblem(oracle, k) for k in range(len(oracle.blocks)))
+        _problems[oracle] = problems
+    return problems
+
+
+def _gradient_scale(oracle: AlgebraicOracle, x: np.ndarray, y: np.ndarray) -> float:
+    return max(1.0, float(np.abs(oracle.lower_gradient(x, y)[1]).max(initial=0.0)))
+
+
+def _exact(oracle: AlgebraicOracle, x: np.ndarray, y: np.ndarray, found: list[Found]) -> tuple[np.ndarray, Multipliers]:
+    """Multipliers, and the answer moved to where the optimality conditions hold to rounding."""
+    scale = _gradient_scale(oracle, x, y)
+    multiplied = multipliers(oracle, x, y, ACTIVE)
+    if fault(oracle, x, y, multiplied) <= POLISHED * scale:
+        return y, multiplied
+    active = strongly_active(multiplied, scale)
+    if any(f.row_multipliers is not None for f in found):
+        active = _by_backend(oracle, x, y, found, active)
+    return polish(oracle, x, y, multiplied, active, POLISHED * scale)
+
+
+def _by_backend(
+    oracle: AlgebraicOracle, x: np.ndarray, y: np.ndarray, found: list[Found], otherwise: ActiveSet
+) -> ActiveSet:
+    """The active set by Ipopt's multipliers, where a follower has them: active is what has a multiplier larger than
+    its slack. An interior-point answer keeps a distance from weakly active constraints that no tolerance fits.
+    """
+    rows = oracle.lower_rows(x, y)
+    active, at_lower, at_upper = otherwise.rows.copy(), otherwise.at_lower.copy(), otherwise.at_upper.copy()
+    owner = oracle.follower_of_row[0]
+    for k, (follower, block) in enumerate(zip(found, oracle.blocks, strict=True)):
+        if follower.row_multipliers is None or follower.bound_multipliers is None:
+            continue
+        sides: list[float] = []
+        for row, m in zip(oracle.program.followers[k].rows, follower.row_multipliers, strict=True):
+            if not row.equality:
+                sides += [m] * bool(np.isfinite(row.upper)) + [-m] * bool(np.isfinite(row.lower))
+        mine = owner == k
+        active[mine] = np.array(sides) > -rows.g[mine]
+        bound = follower.bound_multipliers
+        at_lower[block] = -bound > y[block] - oracle.y_lower[block]
+        at_upper[block] = bound > oracle.y_upper[block] - y[block]
+    return ActiveSet(active, at_lower, at_upper)
+
+
+def _choose(
+    oracle: AlgebraicOracle, x: np.ndarray, y: np.ndarray, multiplied: Multipliers, found: list[Found]
+) -> tuple[bool | None, np.ndarray, str]:
+    """Whether the answer is the only one; if not, the one that suits the leader; and what is known of the choice."""
+    scale = _gradient_scale(oracle, x, y)
+    active = strongly_active(multiplied, scale)
+    rows = oracle.lower_rows(x, y, jacobian=True)
+    hessian = oracle.curvature(x, y, multiplied.inequality, multiplied.equality).dense()
+    faces: dict[int, Program] = {}
+    unknown = False
+    for k, follower in enumerate(found):
+        if follower.program is None:
+            unknown = True
+        elif not _evidently_unique(oracle, k, hessian, rows, active):
+            block = oracle.blocks[k]
+            held = _held(oracle, k, active.rows)
+            optimal = face(follower.program, y[block], held, active.at_lower[block], active.at_upper[block])
+            single = is_single(optimal, y[block])
+            unknown = unknown or single is None
+            if single is False:
+                faces[k] = optimal
+    if not faces:
+        return (None if unknown else True), y, ""
+    chosen = best_for_leader(oracle.program, oracle.values(x, y), faces)
+    if chosen is None:
+        return False, y, ""
+    return False, np.clip(chosen[0][oracle.y_columns], oracle.y_lower, oracle.y_upper), chosen[1]
+
+
+def _evidently_unique(oracle: AlgebraicOracle, index: int, hessian: np.ndarray, rows: Rows, active: ActiveSet) -> bool:
+    """Whether strongly active constraints and curvature together leave no direction along which the follower's
+    objective is constant: sufficient for a convex problem.
+    """
+    assert rows.g_y is not None
+    assert rows.h_y is not None
+    block = oracle.blocks[index]
+    curvature = hessian[block, block]
+    fixed = active.at_lower[block] | active.at_upper[block] | (oracle.y_lower[block] == oracle.y_upper[block])
+    inequality, equality = oracle.follower_of_row
+    gradients = np.vstack([rows.g_y[active.rows & (inequality == index), block], rows.h_y[equality == index, block]])
+    gradients, curvature = gradients[:, ~fixed], curvature[np.ix_(~fixed, ~fixed)]
+    if curvature.size == 0:
+        return True
+    size = np.linalg.norm(gradients, axis=1, keepdims=True)
+    gradients = gradients / np.where(size > 0.0, size, 1.0)
+    largest = float(np.abs(curvature).max())
+    together = gradients.T @ gradients + (curvature / largest if largest > 0.0 else 0.0)
+    return bool(np.linalg.eigvalsh(together)[0] > CURVED)
+
+
+def _held(oracle: AlgebraicOracle, index: int, active: np.ndarray) -> np.ndarray:
+    """A mask over g as a mask over the follower's rows as they are in the program."""
+    mine = active[oracle.follower_of_row[0] == index]
+    held: list[bool] = []
+    at = 0
+    for row in oracle.program.followers[index].rows:
+        sides = 0 if row.equality else int(np.isfinite(row.lower)) + int(np.isfinite(row.upper))
+        held.append(bool(mine[at : at + sides].any()))
+        at += sides
+    return np.array(held, dtype=bool)
+
+
+def _response(
+    oracle: AlgebraicOracle,
+    x: np.ndarray,
+    y: np.ndarray,
+    multiplied: Multipliers,
+    found: list[Found],
+    unique: bool | None,
+    choice: str,
+    settings: LowerSettings,
+) -> Response:
+    value = oracle.lower(x, y)
+    message = " ".join(
+        f"Follower {level.name!r}: {f.message}."
+        for level, f in zip(oracle.program.followers, found, strict=True)
+        if f.message
+    )
+    scale = _gradient_scale(oracle, x, y)
+    if oracle.has_lower_rows:
+        violation = oracle.lower_rows(x, y).violation
+        if not violation <= 1e-5 * max(1.0, float(np.abs(y).max(initial=0.0))):
+            raise LowerFailedError(message or f"The answer found violates the lower constraints by {violation:.2g}.")
+    met = multiplied.residual <= max(settings.tolerance, 1e-9) * scale
+    if not met and not message:
+        message = f"The optimality conditions are met to {multiplied.residual:.2g} only."
+    return Response(
+        y,
+        value,
+        multiplied.inequality,
+        multiplied.equality,
+        multiplied.at_lower if oracle.has_lower_bounds else None,
+        multiplied.at_upper if oracle.has_lower_bounds else None,
+        residual=multiplied.residual,
+        converged=met,
+        iterations=sum(f.iterations for f in found),
+        unique=unique,
+        message="" if met else message,
+        details={"choice": choice} if choice else {},
+    )

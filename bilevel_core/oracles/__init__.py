@@ -1,0 +1,15 @@
+"""What iterative solvers ask of a problem at a point: values, gradients, curvature, constraints. One interface, two
+implementations: PyTorch's automatic differentiation, and CasADi's symbolic derivatives of the algebraic form.
+"""
+
+from bilevel_core.oracles.base import (
+    Curvature,
+    NonFiniteError,
+    Oracle,
+    Rows,
+    Vector,
+    norm,
+)
+from bilevel_core.oracles.make import make_oracle
+
+__all__ = ["Curvature", "NonFiniteError", "Oracle", "Rows", "Vector", "make_oracle", "norm"]
