@@ -1,4 +1,4 @@
-"""`solve`, `verify`, `classify`: the way data takes through the rooms, written down once.
+"""`solve`, `resume`, `verify`, `classify`: the way data takes through the rooms, written down once.
 
 problem -> traits -> chosen solver (its chain of reductions, its backend) -> point -> verification -> result
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,19 @@ from bilevel_core.plugins.registry import Registry, get_registry
 from bilevel_core.problems.base import AlgebraicProblem, Problem, as_problem
 from bilevel_core.result import Certificate, Claim, Result, Termination, Verdict
 from bilevel_core.run import Callback, Event, RunContext
+from bilevel_core.run.checkpoint import read
 from bilevel_core.run.executors import make_executor
+from bilevel_core.run.record import (
+    CHECKPOINT,
+    RESULT,
+    RunRecord,
+    as_given,
+    as_record,
+    read_options,
+    read_request,
+    read_result,
+)
+from bilevel_core.solvers.base import Solver
 from bilevel_core.verification import check
 
 log = logging.getLogger("bilevel")
@@ -36,6 +49,7 @@ def solve(
     callbacks: Sequence[Callback] = (),
     verify: bool = True,
     executor: Executor | str | None = None,
+    out: str | os.PathLike[str] | RunRecord | None = None,
 ) -> Result:
     """Solve a bilevel problem and have the answer checked.
 
@@ -49,9 +63,10 @@ def solve(
         callbacks: called with each `Event`; one that returns True stops the run, which keeps its best point.
         verify: whether to check the point independently.
         executor: where independent work goes: None, ``"serial"``, ``"processes:4"``, or an executor.
+        out: folder for the record of the run: what was asked, events, checkpoint, result. None for none.
 
     Raises:
-        UsageError: an unknown solver or option, or a bad value.
+        UsageError: an unknown solver or option, or a bad value; a folder that cannot be used.
         ModelError: the problem is not a bilevel problem that can be read.
         RefusedError: the solver does not take this class of problem.
         MissingError: a backend or plugin is missing.
@@ -60,48 +75,97 @@ def solve(
     problem = as_problem(problem)
     if not isinstance(seed, int):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise UsageError(f"Expected an integer seed, got {seed!r}.")
-    is_number = isinstance(time_limit, int | float)
-    if time_limit is not None and not (is_number and time_limit >= 0.0):
-        raise UsageError(f"Expected a time limit of at least 0 seconds, got {time_limit!r}.")
+    _check_time_limit(time_limit)
     registry = get_registry()
     name, method, _ = build_solver(problem, solver, options or {}, registry)
-    if device not in ("auto", "cpu") and not method.uses_device:
-        raise UsageError(f"Solver {name!r} runs on the CPU only; leave out device={device!r}.")
+    _check_device(name, method, device)
+    record = None if out is None else as_record(out)
     pool = make_executor(executor, registry)
     try:
+        if record is not None:
+            record.start(
+                {
+                    "problem": problem.name,
+                    "name": problem.name,
+                    "solver": name,
+                    "options": as_given(options or {}),
+                    "seed": seed,
+                    "time_limit": time_limit,
+                    "device": device,
+                    "verify": verify,
+                }
+            )
         context = RunContext(
             time_limit=time_limit,
             seed=seed,
             device=device,
-            callbacks=(*callbacks, *_hook_callback(registry)),
+            callbacks=_callbacks(callbacks, record, registry),
             executor=pool,
+            keeper=record,
         )
-        registry.emit("bilevel_solve_start", run=context)
-        context.report("start", problem=problem.name, solver=name)
-        try:
-            result = _run(method, problem, context)
-            result = dataclasses.replace(
-                result,
-                solver=name,
-                options=dataclasses.asdict(method) if dataclasses.is_dataclass(method) else {},
-                seed=seed,
-                versions=_versions(result.versions),
-                problem=problem.name,
-            )
-            if result.has_point:
-                result = _with_check(problem, result, context, verify=verify)
-        except Exception as error:
-            registry.emit("bilevel_solve_error", run=context, error=error)
-            raise
-        result = dataclasses.replace(result, wall_time=time.monotonic() - start)
-        context.report("end", status=result.status.value, objective=result.upper_objective, bound=result.bound)
-        registry.emit("bilevel_solve_end", run=context, result=result)
-        return result
+        return _solve(problem, name, method, context, record, start=start, verify=verify)
     finally:
         for text in registry.new_warnings():
             log.warning(text)
         if pool is not None and pool is not executor:
             pool.shutdown()
+
+
+def resume(
+    problem: Any,
+    folder: str | os.PathLike[str] | RunRecord,
+    *,
+    time_limit: float | None = None,
+    max_iterations: int | None = None,
+    callbacks: Sequence[Callback] = (),
+    device: str = "auto",
+) -> Result:
+    """Go on with a recorded run from its checkpoint, with its own solver, options and seed.
+
+    On a CPU the outcome is, bit by bit, that of a run that was never interrupted; only times differ. A run that came
+    to its end gives its result again.
+
+    Args:
+        problem: the problem that the run solved.
+        folder: the run's folder (``out`` of `solve`, ``--out`` of the command line).
+        time_limit: seconds from now; None for none.
+        max_iterations: replaces the option of that name: most iterations of each start, counted from its beginning.
+        callbacks: as for `solve`.
+        device: as for `solve`.
+
+    Raises:
+        UsageError: the folder holds no run or no checkpoint, or that of another problem; a solver without checkpoints.
+        MissingError: the run's solver or torch is not installed.
+    """
+    start = time.monotonic()
+    problem = as_problem(problem)
+    _check_time_limit(time_limit)
+    record = as_record(folder)
+    registry = get_registry()
+    name, method, request = _resumable(problem, record, registry)
+    if max_iterations is not None:
+        method = dataclasses.replace(method, max_iterations=max_iterations)
+    _check_device(name, method, device)
+    stored = read(record.folder / CHECKPOINT)
+    before = float(stored.entry("elapsed"))
+    # A run that came to an end took longer than its solver: there was a check too.
+    took = max(before, read_result(record.folder).wall_time if (record.folder / RESULT).exists() else 0.0)
+    record.reopen()
+    try:
+        context = RunContext(
+            time_limit=time_limit,
+            seed=request["seed"],
+            device=device,
+            callbacks=_callbacks(callbacks, record, registry),
+            keeper=record,
+            restored=stored,
+            elapsed_before=took,
+        )
+        verify = bool(request.get("verify", True))
+        return _solve(problem, name, method, context, record, start=start - took, verify=verify)
+    finally:
+        for text in registry.new_warnings():
+            log.warning(text)
 
 
 def verify(problem: Any, x: Mapping[str, Any] | Result, y: Mapping[str, Any] | None = None) -> Certificate:
@@ -131,6 +195,80 @@ def verify(problem: Any, x: Mapping[str, Any] | Result, y: Mapping[str, Any] | N
 def classify(problem: Any) -> Classification:
     """Traits of a problem, and what each solver says of it. Solves nothing."""
     return classification(as_problem(problem))
+
+
+def _solve(
+    problem: Problem,
+    name: str,
+    method: Solver,
+    context: RunContext,
+    record: RunRecord | None,
+    *,
+    start: float,
+    verify: bool,
+) -> Result:
+    """Run, check, tell the plugins, and record."""
+    registry = get_registry()
+    registry.emit("bilevel_solve_start", run=context)
+    context.report("start", problem=problem.name, solver=name)
+    try:
+        result = _run(method, problem, context)
+        result = dataclasses.replace(
+            result,
+            solver=name,
+            options=dataclasses.asdict(method) if dataclasses.is_dataclass(method) else {},
+            seed=context.seed,
+            versions=_versions(result.versions),
+            problem=problem.name,
+        )
+        if result.has_point:
+            result = _with_check(problem, result, context, verify=verify)
+    except Exception as error:
+        registry.emit("bilevel_solve_error", run=context, error=error)
+        raise
+    result = dataclasses.replace(result, wall_time=time.monotonic() - start)
+    context.report("end", status=result.status.value, objective=result.upper_objective, bound=result.bound)
+    registry.emit("bilevel_solve_end", run=context, result=result)
+    if record is not None:
+        record.finish(result)
+    return result
+
+
+def _resumable(problem: Problem, record: RunRecord, registry: Registry) -> tuple[str, Any, dict[str, Any]]:
+    """The solver of a recorded run, made with its options, and what ``run.json`` says."""
+    from bilevel_core.solvers.iterative import IterativeSolver
+
+    folder = record.folder
+    request = read_request(folder)
+    missing = [key for key in ("name", "solver", "options", "seed") if key not in request]
+    if missing:
+        raise UsageError(f"{folder / 'run.json'} lacks {', '.join(missing)}: the run cannot be resumed.")
+    if problem.name != request["name"]:
+        raise UsageError(f"The run in {folder} solved {request['name']!r}; the problem given is {problem.name!r}.")
+    name, method, _ = build_solver(problem, request["solver"], read_options(request, folder), registry)
+    if not isinstance(method, IterativeSolver):
+        raise UsageError(
+            f"Solver {name!r} keeps no checkpoints, so the run in {folder} cannot be resumed: solve it again."
+        )
+    if not (folder / CHECKPOINT).is_file():
+        raise UsageError(f"{folder} holds no checkpoint: the run ended before its first one. Solve it again.")
+    return name, method, request
+
+
+def _callbacks(callbacks: Sequence[Callback], record: RunRecord | None, registry: Registry) -> tuple[Callback, ...]:
+    """The record comes first: a callback that raises must not keep an event from it."""
+    return (*(() if record is None else (record.event,)), *callbacks, *_hook_callback(registry))
+
+
+def _check_time_limit(time_limit: Any) -> None:
+    is_number = isinstance(time_limit, int | float)
+    if time_limit is not None and not (is_number and time_limit >= 0.0):
+        raise UsageError(f"Expected a time limit of at least 0 seconds, got {time_limit!r}.")
+
+
+def _check_device(name: str, method: Any, device: str) -> None:
+    if device not in ("auto", "cpu") and not method.uses_device:
+        raise UsageError(f"Solver {name!r} runs on the CPU only; leave out device={device!r}.")
 
 
 def _run(method: Any, problem: Problem, context: RunContext) -> Result:

@@ -252,6 +252,11 @@ def pursue(
         if leg.iterations == 0:
             break
         new_r, new_size = system.residual(leg.value)
+        # Only a recursion that rounding has taken over ends with more than it began with; a conjugate gradient method
+        # that ran out of steps may, too, and has the smaller error all the same.
+        if new_size > max(size, 1.0) and not (positive and stop in ("limit", "radius")):
+            stop = "floor" if stop == "met" else stop
+            break
         if legs > 1 and new_size > 0.5 * size and stop in ("met", "limit"):
             if new_size < size:
                 v, size = leg.value, new_size

@@ -110,8 +110,13 @@ def _recursion(
         if min(gamma, math.hypot(gbar, dbar)) <= 20 * noise:
             return Leg(v, k - 1, "inconsistent", met[0] if met else None)
         cs, sn = gbar / gamma, beta / gamma
-        phi, phibar = cs * phibar, sn * phibar
+        before, phi, phibar = phibar, cs * phibar, sn * phibar
         w, w2 = (lanczos - old_epsln * w2 - delta * w) / gamma, w
+        # A pivot near rounding can throw the iterate far off for nothing. A restart finds out whether the operator is
+        # singular, or the Lanczos vectors have only worn out.
+        gain = before * cs * cs / (1 + sn)
+        if noise * abs(phi) * norm(w) > max(system.epsilon**0.25 * gain, system.epsilon**0.5 * before):
+            return Leg(v, k - 1, "met", met[0] if met else None)
         v = v + phi * w
         if phibar <= goal or beta <= noise or phibar <= system.epsilon * (beta1 + largest * norm(v)):
             return Leg(v, k, "met", met[0] if met else None)

@@ -167,8 +167,8 @@ def _richardson(
                 BENT
                 if direction is not None
                 else (
-                    f"The residual rises from {size:.2g} to {new_size:.2g}: step {step:.4g} is too long for this operator, "
-                    f"or it is indefinite. Use a step of at most {1.0 / largest:.4g}, or minres."
+                    f"The residual rises from {size:.2g} to {new_size:.2g}: step {step:.4g} is too long for this "
+                    f"operator, or it is indefinite. Use a step of at most {1.0 / largest:.4g}, or minres."
                 )
             )
             break

@@ -1,4 +1,4 @@
-"""Solving the lower level at a fixed x: `respond`. Which method suits is decided by the oracle's form and constraints."""
+"""Solving the lower level at a fixed x: `respond`. The oracle's form and constraints decide which method."""
 
 from bilevel_core.lower.base import LowerFailedError, LowerSettings, Response
 from bilevel_core.lower.respond import respond

@@ -8,18 +8,23 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from bilevel_core.backends.face import natural_scale
 from bilevel_core.errors import UsageError
 from bilevel_core.lower.base import LowerFailedError, LowerSettings, Response
 from bilevel_core.lower.choice import best_for_leader, face, is_single
 from bilevel_core.lower.follower import FollowerProblem, Found
 from bilevel_core.lower.multipliers import ACTIVE, Multipliers, multipliers
-from bilevel_core.lower.polish import ActiveSet, fault, polish, strongly_active
+from bilevel_core.lower.polish import ActiveSet, fault, polish
 from bilevel_core.oracles import Oracle, Rows, Vector
 from bilevel_core.oracles.algebraic import AlgebraicOracle
 from bilevel_core.program import Program
 
 POLISHED = 1e-10
 """Answers whose optimality conditions hold this well, relative to the gradient, are left as they are."""
+POSITIVE = 1e-9
+"""Multipliers above this, relative to the gradient's terms, are positive beyond doubt."""
+SAME = 1e-7
+"""How much worse for its follower, relative to the objective's largest term, an answer chosen for the leader may be."""
 CURVED = 1e-9
 """Curvature above this, relative to the largest, counts as positive."""
 
@@ -39,7 +44,7 @@ def respond_algebraic(oracle: Oracle, x: np.ndarray, start: Vector | None, setti
         oracle: an `AlgebraicOracle`.
         x: upper variables, shape (nx,).
         start: lower variables, shape (ny,), for Ipopt; the oracle's own start by default.
-        settings: method ``auto`` only.
+        settings: method ``auto`` only; ``max_iterations`` is Ipopt's; ``hurry`` is not asked, as solves are short.
 
     Raises:
         LowerFailedError: a follower has no feasible answer, is unbounded, or was not solved; it names the follower.
@@ -60,9 +65,11 @@ def respond_algebraic(oracle: Oracle, x: np.ndarray, start: Vector | None, setti
         for problem, block in zip(_prepared(oracle), oracle.blocks, strict=True)
     ]
     y = np.clip(np.concatenate([np.zeros(0), *(f.y for f in found)]), oracle.y_lower, oracle.y_upper)
-    y, multiplied = _exact(oracle, x, y, found)
+    # What a derivative is relative to.
+    scale = max(1.0, float(np.abs(oracle.lower_gradient(x, y)[1]).max(initial=0.0)))
+    y, multiplied = _exact(oracle, x, y, found, scale)
     unique, y, choice = _choose(oracle, x, y, multiplied, found)
-    return _response(oracle, x, y, multiplied, found, unique, choice, settings)
+    return _response(oracle, x, y, multiplied, found, unique, choice, scale, settings)
 
 
 def _prepared(oracle: AlgebraicOracle) -> tuple[FollowerProblem, ...]:
@@ -73,17 +80,14 @@ def _prepared(oracle: AlgebraicOracle) -> tuple[FollowerProblem, ...]:
     return problems
 
 
-def _gradient_scale(oracle: AlgebraicOracle, x: np.ndarray, y: np.ndarray) -> float:
-    return max(1.0, float(np.abs(oracle.lower_gradient(x, y)[1]).max(initial=0.0)))
-
-
-def _exact(oracle: AlgebraicOracle, x: np.ndarray, y: np.ndarray, found: list[Found]) -> tuple[np.ndarray, Multipliers]:
+def _exact(
+    oracle: AlgebraicOracle, x: np.ndarray, y: np.ndarray, found: list[Found], scale: float
+) -> tuple[np.ndarray, Multipliers]:
     """Multipliers, and the answer moved to where the optimality conditions hold to rounding."""
-    scale = _gradient_scale(oracle, x, y)
     multiplied = multipliers(oracle, x, y, ACTIVE)
     if fault(oracle, x, y, multiplied) <= POLISHED * scale:
         return y, multiplied
-    active = strongly_active(multiplied, scale)
+    active = _strongly_active(oracle, x, y, multiplied)[0]
     if any(f.row_multipliers is not None for f in found):
         active = _by_backend(oracle, x, y, found, active)
     return polish(oracle, x, y, multiplied, active, POLISHED * scale)
@@ -117,10 +121,9 @@ def _choose(
     oracle: AlgebraicOracle, x: np.ndarray, y: np.ndarray, multiplied: Multipliers, found: list[Found]
 ) -> tuple[bool | None, np.ndarray, str]:
     """Whether the answer is the only one; if not, the one that suits the leader; and what is known of the choice."""
-    scale = _gradient_scale(oracle, x, y)
-    active = strongly_active(multiplied, scale)
-    rows = oracle.lower_rows(x, y, jacobian=True)
-    hessian = oracle.curvature(x, y, multiplied.inequality, multiplied.equality).dense()
+    if not any(f.program for f in found):
+        return None, y, ""
+    active, rows, hessian = _strongly_active(oracle, x, y, multiplied)
     faces: dict[int, Program] = {}
     unknown = False
     for k, follower in enumerate(found):
@@ -139,7 +142,41 @@ def _choose(
     chosen = best_for_leader(oracle.program, oracle.values(x, y), faces)
     if chosen is None:
         return False, y, ""
-    return False, np.clip(chosen[0][oracle.y_columns], oracle.y_lower, oracle.y_upper), chosen[1]
+    better = np.clip(chosen[0][oracle.y_columns], oracle.y_lower, oracle.y_upper)
+    for k, optimal in faces.items():
+        f, block = optimal.objective, oracle.blocks[k]
+        size = max(natural_scale(f, y[block]), oracle.program.followers[k].objective.size)
+        if f.evaluate(better[block]) - f.evaluate(y[block]) > SAME * size:
+            # A multiplier was too small to be told from zero, so this is not an optimal answer after all.
+            return None, y, ""
+    return False, better, chosen[1]
+
+
+def _strongly_active(
+    oracle: AlgebraicOracle, x: np.ndarray, y: np.ndarray, multiplied: Multipliers
+) -> tuple[ActiveSet, Rows, np.ndarray]:
+    """The constraints whose multipliers are certainly positive, with the rows and the Lagrangian's Hessian.
+
+    Positive is relative to the terms of the follower's own gradient and to its objective as written, as followers'
+    objectives may differ in scale by any factor.
+    """
+    rows = oracle.lower_rows(x, y, jacobian=True)
+    hessian = oracle.curvature(x, y, multiplied.inequality, multiplied.equality).dense()
+    gradient = oracle.lower_gradient(x, y)[1]
+    terms = np.maximum(np.abs(gradient), np.abs(hessian) @ np.abs(y))
+    least = np.array(
+        [
+            POSITIVE * max(float(terms[block].max(initial=0.0)), follower.objective.size)
+            for follower, block in zip(oracle.program.followers, oracle.blocks, strict=True)
+        ]
+    )
+    by_column = np.repeat(least, [block.stop - block.start for block in oracle.blocks])
+    assert rows.g_y is not None
+    force = multiplied.inequality * np.abs(rows.g_y).max(axis=1, initial=0.0)
+    active = ActiveSet(
+        force > least[oracle.follower_of_row[0]], multiplied.at_lower > by_column, multiplied.at_upper > by_column
+    )
+    return active, rows, hessian
 
 
 def _evidently_unique(oracle: AlgebraicOracle, index: int, hessian: np.ndarray, rows: Rows, active: ActiveSet) -> bool:
@@ -183,6 +220,7 @@ def _response(
     found: list[Found],
     unique: bool | None,
     choice: str,
+    scale: float,
     settings: LowerSettings,
 ) -> Response:
     value = oracle.lower(x, y)
@@ -191,12 +229,16 @@ def _response(
         for level, f in zip(oracle.program.followers, found, strict=True)
         if f.message
     )
-    scale = _gradient_scale(oracle, x, y)
     if oracle.has_lower_rows:
         violation = oracle.lower_rows(x, y).violation
         if not violation <= 1e-5 * max(1.0, float(np.abs(y).max(initial=0.0))):
             raise LowerFailedError(message or f"The answer found violates the lower constraints by {violation:.2g}.")
     met = multiplied.residual <= max(settings.tolerance, 1e-9) * scale
+    if not met:
+        # Where curvature is extreme the gradient cannot be smaller than what one rounding of y makes of it.
+        curvature = oracle.curvature(x, y, multiplied.inequality, multiplied.equality).dense()
+        rounding = 1e-15 * float((np.abs(curvature) @ np.abs(y)).max(initial=0.0))
+        met = multiplied.residual <= rounding
     if not met and not message:
         message = f"The optimality conditions are met to {multiplied.residual:.2g} only."
     return Response(

@@ -23,6 +23,7 @@ SECONDS = 10.0
 """For a solve by SCIP, whose time has no other bound."""
 UNBOUNDED = -1e15
 """An objective below this is taken as minus infinity."""
+FEASIBLE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,13 @@ class FollowerProblem:
 
     def _by_highs(self, alone: Program) -> Found:
         backends: tuple[Backend, ...] = (Highs(), Scip(), Ipopt())
-        solution = _first(alone, backends)
+        size = self._level.objective.size
+        scaled = alone
+        # Beside HiGHS's absolute tolerances small costs would be none. The scale is that of the objective as written:
+        # costs that only a nearly vanishing x makes small are left as near to a tie as they are.
+        if size > 0.0 and not 1e-3 <= size <= 1e3:
+            scaled = replace(alone, objective=alone.objective.scaled(1.0 / size))
+        solution = _first(scaled, backends)
         if solution.status is SolveStatus.INFEASIBLE_OR_UNBOUNDED:
             # A feasible problem without an optimum is an unbounded one.
             probe = _first(replace(alone, objective=Function()), backends)
@@ -145,6 +152,7 @@ class FollowerProblem:
             solver = self._solvers[max_iterations] = self._ca.nlpsol("follower", "ipopt", self._nlp, options)
         found, told = self._run(solver, values, start)
         if not _good(told):
+            self._refuse_unbounded(values, found)
             # Starting from the old answer may be what went wrong.
             again, told_again = self._run(solver, values, self._inside(np.zeros(len(start))))
             if _good(told_again):
@@ -172,21 +180,22 @@ class FollowerProblem:
         seen = self._by_scip(alone)
         if seen is not None:
             return self._run(solver, values, seen.y)
-        name = self._level.name
-        value = alone.objective.evaluate(found.y) if np.isfinite(found.y).all() else np.nan
-        violation = alone.violation(found.y) if np.isfinite(found.y).all() else np.inf
-        if value < UNBOUNDED and violation < 1e-6:
-            raise LowerFailedError(
-                f"Follower {name!r} is unbounded at this x: its objective reaches {value:.2g}. Bound its variables.",
-                Termination.LOWER_UNBOUNDED,
-            )
-        if not violation < 1e-6:
+        self._refuse_unbounded(values, found)
+        if not (np.isfinite(found.y).all() and alone.violation(found.y) < FEASIBLE):
             ended = told.replace("_", " ").lower()
             raise LowerFailedError(
-                f"No feasible answer of follower {name!r} was found at this x (Ipopt ended with {ended}). Give its "
-                "variables bounds, or start elsewhere."
+                f"No feasible answer of follower {self._level.name!r} was found at this x (Ipopt ended with {ended}). "
+                "Give its variables bounds, or start elsewhere."
             )
         return found, told
+
+    def _refuse_unbounded(self, values: np.ndarray, found: Found) -> None:
+        """A feasible point with an objective as low as Ipopt's own mark of divergence shows that there is no end."""
+        if not np.isfinite(found.y).all():
+            return
+        alone, _ = self._program.follower_at(self._index, values)
+        if alone.objective.evaluate(found.y) < UNBOUNDED and alone.violation(found.y) < FEASIBLE:
+            self._fail(Solution(SolveStatus.UNBOUNDED))
 
     def _inside(self, y: np.ndarray) -> np.ndarray:
         both = np.isfinite(self._lower) & np.isfinite(self._upper)

@@ -22,7 +22,7 @@ class ActiveSet:
 
 
 def strongly_active(found: Multipliers, gradient_scale: float) -> ActiveSet:
-    """The constraints whose multipliers are certainly positive."""
+    """The constraints whose multipliers are certainly positive, where one scale serves for all."""
     small = 1e-8 * max(1.0, gradient_scale)
     return ActiveSet(found.inequality > small, found.at_lower > small, found.at_upper > small)
 
@@ -36,7 +36,7 @@ def polish(
     last phase of active-set methods (Nocedal and Wright 2006, chapter 18).
 
     Args:
-        oracle: the problem; vectors y are NumPy arrays.
+        oracle: the problem, of any kind: y is handed over and back as a NumPy array.
         x: upper variables, shape (nx,).
         y: the answer so far, shape (ny,).
         found: its multipliers.
@@ -52,7 +52,7 @@ def polish(
         try:
             current, lam, mu = _newton(oracle, x, current, lam, mu, active)
             trial = np.clip(current, oracle.y_lower, oracle.y_upper)
-            trial_found = multipliers(oracle, x, trial, ACTIVE)
+            trial_found = multipliers(oracle, x, oracle.from_numpy(trial), ACTIVE)
             trial_fault = fault(oracle, x, trial, trial_found)
         except (NonFiniteError, np.linalg.LinAlgError):
             break
@@ -68,7 +68,7 @@ def fault(oracle: Oracle, x: np.ndarray, y: np.ndarray, found: Multipliers) -> f
     worst = found.residual
     if not oracle.has_lower_rows:
         return worst
-    rows = oracle.lower_rows(x, y, jacobian=True)
+    rows = oracle.lower_rows(x, oracle.from_numpy(y), jacobian=True)
     g_excess = np.maximum(rows.g, 0.0) / row_scales(rows.g_y, y)
     h_excess = np.abs(rows.h) / row_scales(rows.h_y, y)
     products = np.abs(found.inequality * rows.g)
@@ -80,11 +80,12 @@ def fault(oracle: Oracle, x: np.ndarray, y: np.ndarray, found: Multipliers) -> f
 def _newton(
     oracle: Oracle, x: np.ndarray, y: np.ndarray, lam: np.ndarray, mu: np.ndarray, active: ActiveSet
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    rows = oracle.lower_rows(x, y, jacobian=True)
+    point = oracle.from_numpy(y)
+    rows = oracle.lower_rows(x, point, jacobian=True)
     assert rows.g_y is not None
     assert rows.h_y is not None
-    gradient = oracle.lower_gradient(x, y)[1]
-    hessian = oracle.curvature(x, y, lam, mu).dense()
+    gradient = oracle.to_numpy(oracle.lower_gradient(x, point)[1])
+    hessian = oracle.curvature(x, point, lam, mu).dense()
     unit = np.eye(len(y))
     low, up = np.flatnonzero(active.at_lower), np.flatnonzero(active.at_upper)
     jacobian = np.vstack([rows.g_y[active.rows], rows.h_y, unit[low], unit[up]])

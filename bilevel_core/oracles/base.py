@@ -222,6 +222,10 @@ class Oracle(ABC):
         if memory is not None:
             raise ValueError(f"{type(self).__name__} keeps no memory, and was given one.")
 
+    def advance(self) -> None:
+        """Draw anew what is random in the problem; without randomness there is nothing to do."""
+        return
+
     def note(self, text: str) -> None:
         """Add a sentence for the result's message, once."""
         if text not in self.notes:

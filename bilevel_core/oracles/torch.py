@@ -223,6 +223,10 @@ class TorchOracle(Oracle):
         """See `Oracle.objectives`."""
         return self.upper(x, y), self.lower(x, y)
 
+    def advance(self) -> None:
+        """See `Oracle.advance`."""
+        self.terms.advance()
+
     # What a checkpoint must keep.
 
     def memory(self) -> dict[str, Any]:

@@ -10,13 +10,37 @@ BILEVEL_HOOK_API = 1
 
 @hookimpl
 def bilevel_solvers() -> list[SolverSpec]:
-    """The exact solver of the core."""
+    """The exact solver of the core, and the local ones that improve a point step by step."""
     return [
         SolverSpec(
             "kkt",
             "bilevel_core.solvers.kkt:KKT",
             "exact: the follower replaced by its optimality conditions",
             priority=100,
+        ),
+        SolverSpec(
+            "auxiliary",
+            "bilevel_core.solvers.auxiliary:Auxiliary",
+            "local: descent along a joint direction that keeps the follower optimal",
+            priority=50,
+        ),
+        SolverSpec(
+            "trust-region",
+            "bilevel_core.solvers.trust_region:TrustRegion",
+            "local: a model of the problem minimised in a region that grows while the model is right",
+            priority=40,
+        ),
+        SolverSpec(
+            "hypergradient",
+            "bilevel_core.solvers.hypergradient:HypergradientDescent",
+            "local: L-BFGS, Adam or SGD on the derivative through the follower's answer",
+            priority=60,
+        ),
+        SolverSpec(
+            "penalty",
+            "bilevel_core.solvers.penalty:Penalty",
+            "local: the follower's optimality penalised, with a weight that rises",
+            priority=30,
         ),
     ]
 

@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
+
+from bilevel_core.run.checkpoint import Stored
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -31,6 +33,24 @@ class Event:
 Callback = Callable[[Event], Any]
 
 
+class Keeper(Protocol):
+    """Where checkpoints go.
+
+    Attributes:
+        periodic: whether they are wanted while the run goes on, not only at its end.
+    """
+
+    periodic: bool
+
+    def checkpoint(self, content: bytes) -> None:
+        """Keep the newest one.
+
+        Raises:
+            OSError: it cannot be written; the one before is left.
+        """
+        ...
+
+
 class RunContext:
     """Handed to `Solver.run`. Not shared between runs.
 
@@ -40,6 +60,9 @@ class RunContext:
         device: ``auto``, ``cpu`` or a torch device.
         callbacks: called with each `Event`; one that returns True asks the solver to stop.
         executor: where independent pieces of work go; None runs them here, one after the other.
+        keeper: where solvers that have a state put checkpoints; None keeps none.
+        restored: a checkpoint to go on from (`bilevel_core.run.checkpoint.Stored`).
+        elapsed_before: seconds that the run took until that checkpoint; they count as elapsed, not for the limit.
     """
 
     def __init__(
@@ -50,11 +73,17 @@ class RunContext:
         device: str = "auto",
         callbacks: Sequence[Callback] = (),
         executor: Executor | None = None,
+        keeper: Keeper | None = None,
+        restored: Stored | None = None,
+        elapsed_before: float = 0.0,
     ) -> None:
         self.time_limit = time_limit
         self.seed = seed
         self.device = device
         self.executor = executor
+        self.keeper = keeper
+        self.restored = restored
+        self.elapsed_before = elapsed_before
         self.trace: list[dict[str, float | None]] = []
         self._callbacks = tuple(callbacks)
         self._start = time.monotonic()
@@ -62,17 +91,21 @@ class RunContext:
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the run began."""
+        """Seconds since the run began, those before it was resumed included."""
+        return self.elapsed_before + self._spent
+
+    @property
+    def _spent(self) -> float:
         return time.monotonic() - self._start
 
     def remaining(self) -> float | None:
         """Seconds left, at least 0; None without a limit."""
-        return None if self.time_limit is None else max(0.0, self.time_limit - self.elapsed)
+        return None if self.time_limit is None else max(0.0, self.time_limit - self._spent)
 
     @property
     def expired(self) -> bool:
         """Whether the time limit has passed."""
-        return self.time_limit is not None and self.elapsed >= self.time_limit
+        return self.time_limit is not None and self._spent >= self.time_limit
 
     @property
     def stopped(self) -> bool:

@@ -1,19 +1,30 @@
-"""A run on disk: ``run.json`` (what was asked), ``events.jsonl`` (what happened), ``result.json`` (what came out)."""
+"""A run on disk: ``run.json`` (what was asked), ``events.jsonl`` (what happened), ``checkpoint`` (where an iterative
+solver stands, to go on from), ``result.json`` (what came out).
+"""
 
 from __future__ import annotations
 
+import contextlib
+import enum
 import json
+import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+import numpy as np
 
 from bilevel_core.errors import UsageError
-from bilevel_core.result import Result, plain
+from bilevel_core.result import Result, Termination, plain
+from bilevel_core.run.checkpoint import write
 from bilevel_core.run.context import Event
 
 SCHEMA = "bilevel.run/1"
+EVENTS, CHECKPOINT, RESULT = "events.jsonl", "checkpoint", "result.json"
+CUT_SHORT = (Termination.STOPPED_BY_USER, Termination.TIME_LIMIT, Termination.ITERATION_LIMIT)
+"""Ends after which the best point is saved even when nobody asked for a record, and a run may be resumed."""
 
 
 class RunRecord:
@@ -21,53 +32,194 @@ class RunRecord:
 
     Args:
         folder: created when it does not exist; an existing run there is overwritten.
+        request: what else ``run.json`` is to say of what was asked.
+
+    Attributes:
+        periodic: whether checkpoints are wanted while the run goes on, not only at its end.
+        written: whether there is anything on disk.
 
     Raises:
         UsageError: the folder holds something that is not a run.
     """
 
-    def __init__(self, folder: Path) -> None:
+    periodic = True
+
+    def __init__(self, folder: Path, request: Mapping[str, Any] | None = None) -> None:
         if folder.exists() and not folder.is_dir():
             raise UsageError(f"{folder} is a file; expected a folder for the run.")
         if folder.is_dir() and any(folder.iterdir()) and not (folder / "run.json").exists():
             raise UsageError(f"{folder} is not empty and holds no run; choose another folder for --out.")
         self.folder = folder
+        self.request = dict(request or {})
+        self.written = False
 
     def start(self, request: Mapping[str, Any]) -> None:
-        """Write ``run.json``, and put the events and the result of an earlier run there aside.
+        """Write ``run.json``, and put events, checkpoint and result of an earlier run there aside.
 
         Raises:
             UsageError: the folder cannot be made or written.
         """
-        try:
+        with self._faults_named():
             self.folder.mkdir(parents=True, exist_ok=True)
-            for name in ("events", "result"):
-                old = next(self.folder.glob(f"{name}.json*"), None)
-                if old is not None:
-                    old.replace(old.with_name(f"previous-{old.name}"))
-            self._write("run.json", {"schema": SCHEMA, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **request})
-        except OSError as error:
-            raise UsageError(f"The run cannot be recorded in {self.folder}: {error.strerror}.") from error
+            self._clean()
+            for name in (EVENTS, CHECKPOINT, RESULT):
+                old = self.folder / name
+                if old.exists():
+                    old.replace(old.with_name(f"previous-{name}"))
+            asked = {**request, **self.request}
+            self._write("run.json", {"schema": SCHEMA, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **asked})
+            self.written = True
+
+    def reopen(self) -> None:
+        """Go on with the run that is there: events are added to its own. A line that a crash cut off is removed.
+
+        Raises:
+            UsageError: the folder cannot be written.
+        """
+        with self._faults_named():
+            self._clean()
+            path = self.folder / EVENTS
+            content = path.read_bytes() if path.exists() else b""
+            if content and not content.endswith(b"\n"):
+                write(path, content[: content.rfind(b"\n") + 1])
+            self.written = True
 
     def event(self, event: Event) -> None:
         """Append one event; usable as a callback."""
-        with (self.folder / "events.jsonl").open("a", encoding="utf-8") as f:
+        with (self.folder / EVENTS).open("a", encoding="utf-8") as f:
             f.write(json.dumps(event_dict(event), allow_nan=False) + "\n")
+
+    def checkpoint(self, content: bytes) -> None:
+        """Write ``checkpoint``.
+
+        Raises:
+            OSError: it cannot be written; the one before is left.
+        """
+        write(self.folder / CHECKPOINT, content)
 
     def finish(self, result: Result) -> None:
         """Write ``result.json``."""
-        self._write("result.json", result.to_dict())
+        self._write(RESULT, result.to_dict())
 
     def _write(self, name: str, data: Mapping[str, Any]) -> None:
-        beside = self.folder / f".{name}.{os.getpid()}"
+        text = json.dumps(plain(data), indent=1, allow_nan=False) + "\n"
+        write(self.folder / name, text.encode())
+
+    def _clean(self) -> None:
+        """Remove what a crash left half written."""
+        for name in ("run.json", EVENTS, CHECKPOINT, RESULT):
+            for beside in self.folder.glob(f".{name}.*"):
+                beside.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _faults_named(self) -> Generator[None]:
         try:
-            with beside.open("w", encoding="utf-8") as f:
-                json.dump(plain(data), f, indent=1, allow_nan=False)
-                f.write("\n")
-            beside.replace(self.folder / name)
-        except BaseException:
-            beside.unlink(missing_ok=True)
-            raise
+            yield
+        except OSError as error:
+            raise UsageError(f"The run cannot be recorded in {self.folder}: {error.strerror}.") from error
+
+
+class LateRecord(RunRecord):
+    """Holds a run in memory, and writes it down only when it was cut short: then its point must not be lost, and it
+    must be possible to go on.
+
+    Args:
+        root: where the run's folder is made.
+        request: what else ``run.json`` is to say of what was asked.
+    """
+
+    periodic = False
+
+    def __init__(self, root: Path = Path("runs"), request: Mapping[str, Any] | None = None) -> None:
+        self.root = root
+        self.folder = root
+        self.request = dict(request or {})
+        self.written = False
+        self._asked: dict[str, Any] = {}
+        self._events: list[Event] = []
+        self._checkpoint = b""
+
+    def start(self, request: Mapping[str, Any]) -> None:
+        """Note what was asked."""
+        self._asked = dict(request)
+
+    def event(self, event: Event) -> None:
+        """Note one event; not iterations, of which there may be millions."""
+        if event.kind != "iteration":
+            self._events.append(event)
+
+    def checkpoint(self, content: bytes) -> None:
+        """Note the checkpoint."""
+        self._checkpoint = content
+
+    def finish(self, result: Result) -> None:
+        """Write everything down if the run was cut short and left something."""
+        if result.termination not in CUT_SHORT or not (result.has_point or self._checkpoint):
+            return
+        record = RunRecord(new_folder(self.root), self.request)
+        record.start(self._asked)
+        for event in self._events:
+            record.event(event)
+        if self._checkpoint:
+            record.checkpoint(self._checkpoint)
+        record.finish(result)
+        self.folder, self.written = record.folder, True
+
+
+def as_record(out: str | os.PathLike[str] | RunRecord) -> RunRecord:
+    """The record for a folder; a record is handed back as it is.
+
+    Raises:
+        UsageError: the folder holds something that is not a run.
+    """
+    if isinstance(out, RunRecord):
+        return out
+    if not isinstance(out, str | os.PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise UsageError(f"Expected the path of a folder for out, got {out!r}.")
+    return RunRecord(Path(out))
+
+
+def as_given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as ``run.json`` can hold them so that they read back as the same.
+
+    JSON has no infinity, and no paths or sets; as text all of these read back. What has no such form becomes an object
+    ``{"unkept": ...}``, for `read_options` to refuse.
+    """
+
+    def keep(value: Any) -> Any:
+        if isinstance(value, enum.Enum):
+            return keep(value.value)
+        if isinstance(value, np.generic):
+            return keep(value.item())
+        if value is None or isinstance(value, str | bool | int):
+            return value
+        if isinstance(value, float):
+            return value if math.isfinite(value) else str(value)
+        if isinstance(value, os.PathLike):
+            return os.fspath(cast("os.PathLike[str]", value))
+        if isinstance(value, list | tuple | set | frozenset):
+            return [keep(v) for v in cast("list[Any]", value)]
+        if isinstance(value, Mapping):
+            return {str(k): keep(v) for k, v in cast("Mapping[Any, Any]", value).items()}
+        return {"unkept": type(value).__name__}
+
+    return {name: keep(value) for name, value in options.items()}
+
+
+def read_options(request: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The options that a run was asked with.
+
+    Raises:
+        UsageError: one of them could not be stored.
+    """
+    options: dict[str, Any] = dict(request["options"])
+    for name, value in options.items():
+        if isinstance(value, dict) and "unkept" in value:
+            raise UsageError(
+                f"The run in {folder} had the option {name!r} of type {value['unkept']}, which could not be stored: "
+                "it cannot be resumed."
+            )
+    return options
 
 
 def event_dict(event: Event) -> dict[str, Any]:

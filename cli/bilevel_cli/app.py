@@ -154,6 +154,36 @@ def solve(
 
 
 @app.command()
+def resume(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run that was cut short.")],
+    time_limit: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Seconds from now.  [default: none]")
+    ] = None,
+    max_iterations: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Most iterations of each start, from its beginning.  [default: as in the run]"),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, or a torch device.  [default: auto]")] = None,
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--format", "-f", metavar="FORMAT", help="text, json, jsonl, or a plugin's format.  [default: text]"
+        ),
+    ] = None,
+    progress: Annotated[
+        Progress | None, typer.Option(help="What to show on stderr meanwhile.  [default: auto]")
+    ] = None,
+) -> None:
+    """Go on with a run from its checkpoint: same solver, options and seed; the outcome is as if never interrupted."""
+    from bilevel_cli.resume import Continuation
+    from bilevel_cli.resume import run as go_on
+    from bilevel_cli.settings import load
+
+    flags = {"device": device, "format": form, "progress": None if progress is None else progress.value}
+    raise typer.Exit(go_on(Continuation(run, time_limit, max_iterations, load(flags))))
+
+
+@app.command()
 def verify(
     target: Annotated[
         str, typer.Argument(metavar="RUN|PROBLEM", help="The folder of a run, or a problem together with --point.")

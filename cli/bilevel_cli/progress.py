@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TextIO
+from typing import Any, TextIO
 
 from bilevel_core.report import number
 from bilevel_core.run import Event
 
 EVERY = 0.2
+KNOWN = ("start", "iteration", "objective", "best", "bound", "nodes", "message")
+"""Entries of an event that have a place of their own in the line; other numbers are a method's figures."""
 
 
 class Progress:
@@ -55,12 +57,21 @@ class Progress:
         parts = [f"{event.time:8.1f} s"]
         if "message" in data:
             parts.append(str(data["message"]))
-        for key in ("objective", "bound"):
-            value = data.get(key)
-            if value is not None:
-                parts.append(f"{'best' if key == 'objective' else key} {number(float(value))}")
+        steps = event.kind == "iteration" and "iteration" in data
+        if steps:
+            parts.append((f"start {data['start']}  " if data.get("start") else "") + f"iteration {data['iteration']}")
+        # In a method that goes step by step the current point is not the best one; in a search the two are the same.
+        for key, label in (("best", "best"), ("objective", "now" if steps else "best"), ("bound", "bound")):
+            if data.get(key) is not None:
+                parts.append(f"{label} {number(float(data[key]))}")
+        if steps:
+            parts += [f"{k.replace('_', ' ')} {v:.2g}" for k, v in data.items() if k not in KNOWN and _is_number(v)]
         if data.get("nodes"):
             parts.append(f"nodes {data['nodes']}")
         if event.kind == "incumbent":
             parts.append("*")
         return "  ".join(parts)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

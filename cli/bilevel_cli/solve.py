@@ -18,13 +18,11 @@ from bilevel_cli.settings import Settings
 from bilevel_core.errors import unknown
 from bilevel_core.plugins.registry import get_registry
 from bilevel_core.problems.base import Problem
-from bilevel_core.result import Result, Termination, plain
+from bilevel_core.result import Result, plain
 from bilevel_core.run import Callback, Event
-from bilevel_core.run.record import RunRecord, event_dict, new_folder
+from bilevel_core.run.record import LateRecord, RunRecord, event_dict, new_folder
 
 FORMATS = ("text", "json", "jsonl")
-CUT_SHORT = (Termination.STOPPED_BY_USER, Termination.TIME_LIMIT, Termination.ITERATION_LIMIT)
-"""Ends after which the best point is saved even when nobody asked for a record."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ def run(request: Request) -> Exit:
     from bilevel_core.api import solve
 
     echo_warnings()
-    _check_format(request.settings.format)
+    check_format(request.settings.format)
     # Whatever a user's file or a library prints is no result: stdout is kept for that.
     with contextlib.redirect_stdout(sys.stderr):
         problem = find_problem(request.problem, request.parameters)
@@ -53,11 +51,8 @@ def run(request: Request) -> Exit:
     s = request.settings
     record = _record(request)
     progress = Progress(s.progress)
-    events: list[Event] = []
-    callbacks: list[Callback] = [progress, _keeper(events) if record is None else record.event]
-    if s.format == "jsonl":
-        callbacks.append(_EventPrinter(sys.stdout))
-    with _closing(progress), contextlib.redirect_stdout(sys.stderr):
+    callbacks = callbacks_for(progress, s.format)
+    with closing(progress), contextlib.redirect_stdout(sys.stderr):
         result = solve(
             problem,
             s.solver,
@@ -68,13 +63,21 @@ def run(request: Request) -> Exit:
             callbacks=callbacks,
             verify=request.verify,
             executor=s.executor,
+            out=record,
         )
-    if record is None and result.termination in CUT_SHORT and result.has_point:
-        record = _late_record(request, events)
-    if record is not None:
-        record.finish(result)
+    return conclude(result, record, s.format)
+
+
+def callbacks_for(progress: Progress, form: str) -> list[Callback]:
+    """What is told of events: the progress shown, and for ``jsonl`` what is stdout now."""
+    return [progress, *([_EventPrinter(sys.stdout)] if form == "jsonl" else [])]
+
+
+def conclude(result: Result, record: RunRecord, form: str) -> Exit:
+    """Print a result, and where it is kept. Returns the exit code."""
+    if record.written:
         print(f"The run is in {record.folder}", file=sys.stderr)
-    _print(result, s.format)
+    _print(result, form)
     echo_warnings()
     return exit_of(result)
 
@@ -88,7 +91,12 @@ def _print(result: Result, form: str) -> None:
         echo_json(result.to_dict(), indent=None if form == "jsonl" else 2)
 
 
-def _check_format(form: str) -> None:
+def check_format(form: str) -> None:
+    """See that there is such a format, before anything is solved.
+
+    Raises:
+        UsageError: there is none.
+    """
     reporters = get_registry().reporters
     if form not in FORMATS and form not in reporters:
         raise unknown("format", form, [*FORMATS, *reporters])
@@ -110,18 +118,9 @@ class _EventPrinter:
         return self.gone
 
 
-def _keeper(events: list[Event]) -> Callback:
-    """Keeps events in case the run is recorded after all; not iterations, of which there may be millions."""
-
-    def keep(event: Event) -> None:
-        if event.kind != "iteration":
-            events.append(event)
-
-    return keep
-
-
 @contextlib.contextmanager
-def _closing(progress: Progress) -> Generator[None]:
+def closing(progress: Progress) -> Generator[None]:
+    """Wipes the line of progress at the end, whatever happens."""
     try:
         yield
     finally:
@@ -140,22 +139,13 @@ def _request_dict(request: Request) -> dict[str, Any]:
     }
 
 
-def _record(request: Request) -> RunRecord | None:
+def _record(request: Request) -> RunRecord:
+    """Where the run is kept; without a folder only what is cut short is written down."""
     out = request.settings.out
+    asked = _request_dict(request)
     if out is None:
-        return None
-    record = RunRecord(new_folder() if out == "auto" else Path(out))
-    record.start(_request_dict(request))
-    return record
-
-
-def _late_record(request: Request, events: list[Event]) -> RunRecord:
-    """A run that was cut short is written down even when nobody asked for it: its point is not lost."""
-    record = RunRecord(new_folder())
-    record.start(_request_dict(request))
-    for event in events:
-        record.event(event)
-    return record
+        return LateRecord(request=asked)
+    return RunRecord(new_folder() if out == "auto" else Path(out), asked)
 
 
 def _explain(problem: Problem, request: Request) -> Exit:

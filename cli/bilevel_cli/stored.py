@@ -39,7 +39,7 @@ def verify_point(target: str, point: Path | None, parameters: dict[str, str], *,
             raise UsageError("The run knows its parameters: leave -p out.")
         request = read_request(Path(target))
         result = read_result(Path(target))
-        problem = _problem_of(request, target)
+        problem = problem_of(request, target)
         certificate = verify(problem, result)
     else:
         given = _point(point)
@@ -53,16 +53,20 @@ def verify_point(target: str, point: Path | None, parameters: dict[str, str], *,
     return exit_of_check(certificate)
 
 
-def _problem_of(request: dict[str, Any], target: str) -> Problem:
-    """The problem that a run solved, read from where the run was made: its files are relative to that folder."""
+def problem_of(request: dict[str, Any], target: str) -> Problem:
+    """The problem that a run solved, read from where the run was made: its files are relative to that folder.
+
+    Raises:
+        UsageError: ``run.json`` does not say, or the folder is gone, or the problem cannot be read.
+    """
     missing = [k for k in ("directory", "problem", "parameters") if k not in request]
     if missing:
         raise UsageError(f"{Path(target) / 'run.json'} is damaged: it lacks {', '.join(missing)}.")
     folder = Path(request["directory"])
     if not folder.is_dir():
         raise UsageError(
-            f"{target} was made in {folder}, which is gone. Check its point against the problem where it is now: "
-            f"bilevel verify PROBLEM --point {Path(target) / 'result.json'}"
+            f"{target} was made in {folder}, which is gone. A point can be checked against the problem where it is "
+            f"now: bilevel verify PROBLEM --point {Path(target) / 'result.json'}"
         )
     with contextlib.chdir(folder), contextlib.redirect_stdout(sys.stderr):
         return find_problem(request["problem"], request["parameters"])

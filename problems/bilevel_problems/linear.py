@@ -1,6 +1,8 @@
-"""Problems from the literature whose followers are linear programs in their own variables."""
+"""Problems in two variables whose followers are linear programs in their own variable."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from bilevel_core.problems.pyomo import PyomoProblem
 from bilevel_problems.build import finish, model, nonnegative, pyo
@@ -16,28 +18,6 @@ def bard_511() -> PyomoProblem:
     m.follower.y = nonnegative()
     x, y = m.x, m.follower.y
     return finish(m, x - 4 * y, y, lower_rows=[x + y >= 3, y <= 2 * x, 2 * x + y <= 12, 3 * x - 2 * y <= 4])
-
-
-def candler_townsley() -> PyomoProblem:
-    """Candler and Townsley (1982): two leader's and three follower's variables, linear throughout.
-
-    Through binaries with a large bound on the multipliers, default tolerances are enough to let a solver report -36
-    or -58 for it.
-    """
-    m = model("classic/candler-townsley")
-    m.x = nonnegative(1, 2)
-    m.follower.y = nonnegative(1, 2, 3)
-    x, y = m.x, m.follower.y
-    return finish(
-        m,
-        -8 * x[1] - 4 * x[2] + 4 * y[1] - 40 * y[2] - 4 * y[3],
-        x[1] + 2 * x[2] + y[1] + y[2] + 2 * y[3],
-        lower_rows=[
-            -y[1] + y[2] + y[3] <= 1,
-            2 * x[1] - y[1] + 2 * y[2] - 0.5 * y[3] <= 1,
-            2 * x[2] + 2 * y[1] - y[2] - 0.5 * y[3] <= 1,
-        ],
-    )
 
 
 def clark_westerberg_1988() -> PyomoProblem:
@@ -63,26 +43,142 @@ def anandalingam_white() -> PyomoProblem:
     )
 
 
-def bard_1991_1() -> PyomoProblem:
-    """Bard (1991), example 1: the leader sets a price of the follower's, whose answer jumps where x passes 2.
-
-    min x + y2 over 2 <= x <= 4; the follower minimises 2 y1 + x y2 over y1 + y2 >= x + 4, y >= 0. At x = 2 the
-    follower is indifferent between y1 and y2.
-    """
-    m = model("classic/bard-1991-1")
-    m.x = pyo.Var(bounds=(2, 4))
-    m.follower.y = nonnegative(1, 2)
-    x, y = m.x, m.follower.y
-    return finish(m, x + y[2], 2 * y[1] + x * y[2], lower_rows=[y[1] + y[2] >= x + 4])
-
-
-def bard_1991_2() -> PyomoProblem:
-    """Bard (1991), example 2: the follower has many optimal answers, and the leader is granted the best (optimistic).
-
-    min -x + 10 y1 - y2 over x >= 0; the follower maximises y1 + y2 over x + y1 <= 1, x + y2 <= 1, y1 + y2 <= 1, y >= 0.
-    """
-    m = model("classic/bard-1991-2")
+def bard_1984a() -> PyomoProblem:
+    """Bard (1984), first problem: the leader minimises x + y, the follower maximises 5x + y."""
+    m = model("classic/bard-1984a")
     m.x = nonnegative()
-    m.follower.y = nonnegative(1, 2)
+    m.follower.y = nonnegative()
     x, y = m.x, m.follower.y
-    return finish(m, -x + 10 * y[1] - y[2], -y[1] - y[2], lower_rows=[x + y[1] <= 1, x + y[2] <= 1, y[1] + y[2] <= 1])
+    return finish(m, x + y, -5 * x - y, lower_rows=_bard_1984(x, y))
+
+
+def bard_1984b() -> PyomoProblem:
+    """Bard (1984), second problem: the first with other objectives, max 5x + y over min y."""
+    m = model("classic/bard-1984b")
+    m.x = nonnegative()
+    m.follower.y = nonnegative()
+    x, y = m.x, m.follower.y
+    return finish(m, -5 * x - y, y, lower_rows=_bard_1984(x, y))
+
+
+def _bard_1984(x: Any, y: Any) -> list[Any]:
+    return [x + 0.5 * y >= 2, y <= 2 + 0.25 * x, x + 0.5 * y <= 8, x - 2 * y <= 4]
+
+
+def ben_ayed_blair_2() -> PyomoProblem:
+    """Ben-Ayed and Blair (1990), second problem: max x + y over min y; the optimum is the vertex (1, 5)."""
+    m = model("classic/ben-ayed-blair-2")
+    m.x = nonnegative()
+    m.follower.y = nonnegative()
+    x, y = m.x, m.follower.y
+    return finish(m, -x - y, y, lower_rows=[4 * x + 3 * y >= 19, x + 2 * y <= 11, 3 * x + y <= 13])
+
+
+def bialas_karwan_2() -> PyomoProblem:
+    """Bialas and Karwan (1984), second problem: leader and follower want the opposite of y."""
+    m = model("classic/bialas-karwan-2")
+    m.x = nonnegative()
+    m.follower.y = nonnegative()
+    x, y = m.x, m.follower.y
+    return finish(
+        m,
+        -y,
+        y,
+        lower_rows=[x + 2 * y >= 10, x + 2 * y <= 38, -x + 2 * y <= 18, x - 2 * y <= 6, 2 * x - y <= 21],
+    )
+
+
+def haurie_savard_white() -> PyomoProblem:
+    """Haurie, Savard and White (1990): min x + 5y over max y; neither variable has bounds of its own."""
+    m = model("classic/haurie-savard-white")
+    m.x = pyo.Var()
+    m.follower.y = pyo.Var()
+    x, y = m.x, m.follower.y
+    return finish(
+        m, x + 5 * y, -y, lower_rows=[-3 * x + 2 * y <= 6, 3 * x + 4 * y <= 48, 2 * x - 5 * y <= 9, x + y >= 8]
+    )
+
+
+def lan_2007() -> PyomoProblem:
+    """Lan, Wen, Shih and Lee (2007): min 2x - 11y over min x + 3y; tables give -85.0855 for -936/11."""
+    m = model("classic/lan-2007")
+    m.x = nonnegative()
+    m.follower.y = nonnegative()
+    x, y = m.x, m.follower.y
+    return finish(
+        m,
+        2 * x - 11 * y,
+        x + 3 * y,
+        lower_rows=[
+            x - 2 * y <= 4,
+            2 * x - y <= 24,
+            3 * x + 4 * y <= 96,
+            x + 7 * y <= 126,
+            -4 * x + 5 * y <= 65,
+            x + 4 * y >= 8,
+        ],
+    )
+
+
+def liu_hart() -> PyomoProblem:
+    """Liu and Hart (1994): max x + 3y over min y."""
+    m = model("classic/liu-hart")
+    m.x = nonnegative()
+    m.follower.y = nonnegative()
+    x, y = m.x, m.follower.y
+    return finish(m, -x - 3 * y, y, lower_rows=[-x + y <= 3, x + 2 * y <= 12, 4 * x - y <= 12])
+
+
+def mersha_dempe_1() -> PyomoProblem:
+    """Mersha and Dempe (2006), example 1, with all constraints the follower's: min x - 8y over min y."""
+    m = model("classic/mersha-dempe-1")
+    m.x = nonnegative()
+    m.follower.y = nonnegative()
+    x, y = m.x, m.follower.y
+    return finish(m, x - 8 * y, y, lower_rows=[5 * x - 2 * y <= 33, x + 2 * y >= 9, -7 * x + 3 * y <= 5, x + y <= 15])
+
+
+def mersha_dempe_2() -> PyomoProblem:
+    """Mersha and Dempe (2006), example 2: the leader's own constraints contain y and cut its feasible set in two."""
+    m = model("classic/mersha-dempe-2")
+    m.x = pyo.Var()
+    m.follower.y = pyo.Var()
+    x, y = m.x, m.follower.y
+    return finish(
+        m,
+        -x - 2 * y,
+        -y,
+        upper_rows=[-2 * x + 3 * y <= 12, x + y <= 14],
+        lower_rows=[-3 * x + y <= -3, 3 * x + y <= 30],
+    )
+
+
+def allende_still_1() -> PyomoProblem:
+    """Allende and Still (2013), example 3.1: max x + y; the follower minimises y over x <= y <= 0."""
+    m = model("classic/allende-still-1")
+    m.x = pyo.Var(bounds=(-10, 10))
+    m.follower.y = pyo.Var(bounds=(-10, 10))
+    x, y = m.x, m.follower.y
+    return finish(m, -x - y, y, lower_rows=[x <= y, y <= 0])
+
+
+def tuy_2007() -> PyomoProblem:
+    """Tuy, Migdalas and Hoai-Phuong (2007), example 1: min x^2 + y^2; the follower maximises y."""
+    m = model("classic/tuy-2007")
+    m.x = nonnegative()
+    m.follower.y = nonnegative()
+    x, y = m.x, m.follower.y
+    return finish(m, x**2 + y**2, -y, lower_rows=[3 * x + y <= 15, x + y <= 7, x + 3 * y <= 15])
+
+
+def lucchetti() -> PyomoProblem:
+    """Lucchetti, Mignanego and Pieri (1987), example 4.1: at x = 1 the follower is indifferent among all y in [0, 1].
+
+    min 0.5 (1 - x) + x y; the follower minimises (x - 1) y. For x < 1 it answers y = 1: only the optimistic leader
+    attains 0, at (1, 0).
+    """
+    m = model("classic/lucchetti")
+    m.x = pyo.Var(bounds=(0, 1))
+    m.follower.y = pyo.Var(bounds=(0, 1))
+    x, y = m.x, m.follower.y
+    return finish(m, 0.5 * (1 - x) + x * y, (x - 1) * y)

@@ -3,152 +3,25 @@
 from __future__ import annotations
 
 from bilevel_core.hooks import hookimpl
-from bilevel_core.plugins.specs import KnownOptimum, ProblemSpec
+from bilevel_core.plugins.specs import ProblemSpec
+from bilevel_problems.describe import BRANCH_AND_CUT, GLOBAL, problem
+from bilevel_problems.list_linear import linear_problems
+from bilevel_problems.list_quadratic import quadratic_problems
+from bilevel_problems.list_smd import smd_problems
 
 BILEVEL_HOOK_API = 1
-
-BRANCH_AND_CUT = "branch-and-cut"
-GLOBAL = "global"
-
-
-def _problem(
-    name: str,
-    place: str,
-    optimum: float | None,
-    summary: str,
-    source: str,
-    tags: str,
-    *,
-    termination: str = "converged",
-    needs: str = "",
-) -> ProblemSpec:
-    """One description. ``place`` is "module:function" inside this package; ``tags`` are separated by blanks."""
-    return ProblemSpec(
-        name,
-        f"bilevel_problems.{place}",
-        summary,
-        known=KnownOptimum(optimum, source, termination=termination),
-        needs=needs,
-        tags=frozenset(tags.split()),
-    )
 
 
 @hookimpl
 def bilevel_problems() -> list[ProblemSpec]:
     """Problems from the literature, and traps on which software has returned wrong answers."""
-    return [*_linear(), *_quadratic(), *_integer(), *_nonconvex(), *_traps()]
-
-
-def _linear() -> list[ProblemSpec]:
-    return [
-        _problem(
-            "classic/bard-511",
-            "linear:bard_511",
-            -12.0,
-            "linear, two variables; a local optimum -7 beside the global one",
-            "Bard (1998), Practical Bilevel Optimization, example 5.1.1",
-            "linear",
-        ),
-        _problem(
-            "classic/candler-townsley",
-            "linear:candler_townsley",
-            -29.2,
-            "linear, five variables; large bounds on multipliers have led to -36 and -58",
-            "Candler and Townsley (1982), A linear two-level programming problem, Computers & Operations Research 9",
-            "linear",
-        ),
-        _problem(
-            "classic/clark-westerberg-1988",
-            "linear:clark_westerberg_1988",
-            -37.0,
-            "linear, two variables",
-            "Clark and Westerberg (1988), A note on the optimality conditions for the bilevel programming problem, "
-            "Naval Research Logistics 35",
-            "linear",
-        ),
-        _problem(
-            "classic/anandalingam-white",
-            "linear:anandalingam_white",
-            -49.0,
-            "linear, two variables; leader and follower pull in opposite directions",
-            "Anandalingam and White (1990), A solution method for the linear static Stackelberg problem using penalty "
-            "functions, IEEE Transactions on Automatic Control 35",
-            "linear",
-        ),
-        _problem(
-            "classic/bard-1991-1",
-            "linear:bard_1991_1",
-            2.0,
-            "the leader sets a price in the follower's objective; the answer jumps",
-            "Bard (1991), Some properties of the bilevel programming problem, Journal of Optimization Theory and "
-            "Applications 68, example 1",
-            "linear bilinear-objective ties",
-        ),
-        _problem(
-            "classic/bard-1991-2",
-            "linear:bard_1991_2",
-            -1.0,
-            "linear; the follower has many optimal answers, and the optimistic one counts",
-            "Bard (1991), Some properties of the bilevel programming problem, Journal of Optimization Theory and "
-            "Applications 68, example 2",
-            "linear ties",
-        ),
-    ]
-
-
-def _quadratic() -> list[ProblemSpec]:
-    return [
-        _problem(
-            "classic/bard-1988-1",
-            "quadratic:bard_1988_1",
-            17.0,
-            "convex quadratic, two variables; a local optimum 25 beside the global one",
-            "Bard (1988), Convex two-level optimization, Mathematical Programming 40, example 1",
-            "quadratic",
-        ),
-        _problem(
-            "classic/clark-westerberg-1990b",
-            "quadratic:clark_westerberg_1990b",
-            5.0,
-            "convex quadratic, two variables; the follower's answer has kinks",
-            "Clark and Westerberg (1990), Bilevel programming for steady-state chemical process design I, Computers & "
-            "Chemical Engineering 14",
-            "quadratic",
-        ),
-        _problem(
-            "classic/shimizu-aiyoshi-1",
-            "quadratic:shimizu_aiyoshi_1",
-            100.0,
-            "convex quadratic, two variables; a leader's constraint contains the follower's variable",
-            "Shimizu and Aiyoshi (1981), A new computational method for Stackelberg and min-max problems by use of a "
-            "penalty method, IEEE Transactions on Automatic Control 26, example 1",
-            "quadratic coupling",
-        ),
-        _problem(
-            "classic/aiyoshi-shimizu-2",
-            "quadratic:aiyoshi_shimizu_2",
-            0.0,
-            "convex quadratic follower, four variables; older tables give the local optimum 5",
-            "Aiyoshi and Shimizu (1984), A solution method for the static constrained Stackelberg problem via penalty "
-            "method, IEEE Transactions on Automatic Control 29, example 2; optimum recomputed",
-            "quadratic coupling",
-        ),
-        _problem(
-            "classic/falk-liu",
-            "quadratic:falk_liu",
-            -2.25,
-            "convex quadratic, four variables; older tables give -2.1962",
-            "Falk and Liu (1995), On bilevel programming, Part I: general nonlinear cases, Mathematical Programming "
-            "70; optimum recomputed",
-            "quadratic",
-        ),
-    ]
+    return [*linear_problems(), *quadratic_problems(), *_integer(), *_nonconvex(), *_traps(), *smd_problems()]
 
 
 def _integer() -> list[ProblemSpec]:
     moore_bard = "Moore and Bard (1990), The mixed integer linear bilevel programming problem, Operations Research 38"
     return [
-        _problem(
+        problem(
             "classic/moore-bard",
             "integer:moore_bard",
             -22.0,
@@ -157,7 +30,7 @@ def _integer() -> list[ProblemSpec]:
             "integer",
             needs=BRANCH_AND_CUT,
         ),
-        _problem(
+        problem(
             "classic/moore-bard-continuous",
             "integer:moore_bard_continuous",
             -18.0,
@@ -165,7 +38,7 @@ def _integer() -> list[ProblemSpec]:
             f"{moore_bard}; without integrality",
             "linear",
         ),
-        _problem(
+        problem(
             "classic/mibs-manual",
             "integer:mibs_manual",
             -41.0,
@@ -174,7 +47,7 @@ def _integer() -> list[ProblemSpec]:
             "integer coupling",
             needs=BRANCH_AND_CUT,
         ),
-        _problem(
+        problem(
             "classic/knapsack-interdiction",
             "integer:knapsack_interdiction",
             12.0,
@@ -189,7 +62,7 @@ def _integer() -> list[ProblemSpec]:
 
 def _nonconvex() -> list[ProblemSpec]:
     return [
-        _problem(
+        problem(
             "classic/mitsos-barton-313",
             "nonconvex:mitsos_barton_313",
             -1.0,
@@ -203,7 +76,7 @@ def _nonconvex() -> list[ProblemSpec]:
 
 def _traps() -> list[ProblemSpec]:
     return [
-        _problem(
+        problem(
             "trap/small-bound",
             "traps:small_bound",
             102.0,
@@ -212,7 +85,7 @@ def _traps() -> list[ProblemSpec]:
             "IEEE Transactions on Power Systems 34",
             "linear trap",
         ),
-        _problem(
+        problem(
             "trap/follower-bounds",
             "traps:follower_bounds",
             1.0,
@@ -220,7 +93,7 @@ def _traps() -> list[ProblemSpec]:
             "by hand: the follower always answers y = 1",
             "linear coupling trap",
         ),
-        _problem(
+        problem(
             "trap/two-limits",
             "traps:two_limits",
             7.0,
@@ -228,7 +101,7 @@ def _traps() -> list[ProblemSpec]:
             "by hand: the follower answers y = min(x + 3, 10)",
             "linear trap",
         ),
-        _problem(
+        problem(
             "trap/leaders-wish",
             "traps:leaders_wish",
             None,
@@ -237,7 +110,7 @@ def _traps() -> list[ProblemSpec]:
             "linear coupling integer-leader trap",
             termination="infeasible",
         ),
-        _problem(
+        problem(
             "trap/two-followers",
             "traps:two_followers",
             18.5,
@@ -245,7 +118,7 @@ def _traps() -> list[ProblemSpec]:
             "by hand: follower i answers z_i = min(8 - x_i, (13 - x_i) / 2, 20)",
             "linear followers trap",
         ),
-        _problem(
+        problem(
             "trap/no-multipliers",
             "traps:no_multipliers",
             28.25,
@@ -255,7 +128,7 @@ def _traps() -> list[ProblemSpec]:
             "quadratic trap",
             needs=GLOBAL,
         ),
-        _problem(
+        problem(
             "trap/follower-unbounded",
             "traps:follower_unbounded",
             None,
@@ -264,7 +137,7 @@ def _traps() -> list[ProblemSpec]:
             "linear trap",
             termination="lower-unbounded",
         ),
-        _problem(
+        problem(
             "trap/follower-infeasible",
             "traps:follower_infeasible",
             None,

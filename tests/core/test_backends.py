@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -212,3 +214,17 @@ def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
 
     ctypes.CDLL(None).fflush(None)
     assert capfd.readouterr().out == ""
+
+
+def test_scip_can_be_called_many_times_in_one_process() -> None:
+    """The automatic differentiation in SCIP crashed the process at the 64th thread that ever called it."""
+    code = (
+        "from bilevel_core.backends.scip import Scip\n"
+        "from bilevel_core.program import Function, Program, Variable\n"
+        "from bilevel_core.program import expression as ex\n"
+        "f = Function(nonlinear=ex.multiply(ex.call('exp', ex.Column(0)), ex.Column(1)))\n"
+        "p = Program((Variable('a', -1, 1), Variable('b', -1, 1)), f)\n"
+        "print(*{round(Scip().solve(p).objective, 6) for _ in range(80)})\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "-2.718282"), done.stderr

@@ -120,10 +120,18 @@ def test_integer_and_nonconvex_followers_are_refused_with_what_could() -> None:
     m = bard_511()
     m.follower.objective.expr = pyo.exp(m.follower.y)
     with pytest.raises(bl.RefusedError, match="convexity is not known"):
-        bl.solve(m)
+        bl.solve(m, solver="kkt")
     verdict = bl.classify(m).verdicts["kkt"]
     assert isinstance(verdict, bl.Refused)
-    assert bl.classify(m).chosen is None
+
+
+def test_a_follower_of_unknown_convexity_gets_a_local_solver_and_no_global_claim() -> None:
+    m = bard_511()
+    m.follower.objective.expr = pyo.exp(m.follower.y)
+    r = bl.solve(m)
+    assert r.upper_objective == pytest.approx(-12.0, abs=1e-5)
+    assert r.claim <= bl.Claim.LOCAL
+    assert r.status != "optimal"
 
 
 def test_no_time_claims_nothing() -> None:

@@ -1,0 +1,75 @@
+"""What `auxiliary` does where no direction descends: a trust-region step, and what stationarity proves."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bilevel_core.lower import LowerFailedError, LowerSettings, respond
+from bilevel_core.oracles import NonFiniteError, Oracle
+from bilevel_core.oracles.algebraic import AlgebraicOracle
+from bilevel_core.program import positive_semidefinite
+from bilevel_core.result import Claim
+from bilevel_core.run import RunContext
+from bilevel_core.solvers.auxiliary_search import Trial, trial
+from bilevel_core.solvers.iterative import Candidate
+from bilevel_core.solvers.trust_region import TrustRegion
+
+LARGEST = 300
+"""Variables of both levels up to which a trust-region step, a mixed-integer program, is tried."""
+BETTER = 1e-7
+STEPS = 8
+
+
+def leap(
+    oracle: Oracle,
+    candidate: Candidate,
+    weight: float,
+    excess: float,
+    lower: LowerSettings,
+    context: RunContext,
+) -> tuple[Trial | None, Claim]:
+    """A trust-region step with a bilevel model around the candidate.
+
+    Returns:
+        A better point, if there is one; else what the model proves of the candidate: ``local`` where nothing in it was
+        approximated and the whole region was searched.
+    """
+    nothing = None, Claim.NONE
+    if oracle.nx + oracle.ny > LARGEST:
+        return nothing
+    reach = max(1.0, float(np.abs(candidate.x).max(initial=0.0)))
+    method = TrustRegion(model="bilevel", radius=reach, max_radius=max(100.0, reach))
+    merit = candidate.objective + weight * excess
+    try:
+        state = method.init(oracle, candidate.x, context)
+        for _ in range(STEPS):
+            if method.done(state) is not None or context.expired or context.stopped:
+                break
+            state = method.step(oracle, state, context)
+        found = state.candidate
+        if found is None or np.array_equal(found.x, candidate.x):
+            return None, Claim.NONE if found is None else found.claim
+        point = trial(oracle, 0.0, found.x, respond(oracle, found.x, found.y, lower))
+    except (LowerFailedError, NonFiniteError):
+        return nothing
+    return (point if point.merit(weight) < merit - BETTER * max(1.0, abs(merit)) else None), Claim.NONE
+
+
+def polyhedral(oracle: Oracle) -> bool:
+    """Whether B-stationarity proves a local optimum: the follower's optimality conditions are polyhedral, the leader's
+    rows linear, and the leader's objective convex.
+
+    The graph of the follower's answers is then a union of polyhedra, and on each of them a convex function that does
+    not fall in any direction of it is at its minimum.
+    """
+    if not isinstance(oracle, AlgebraicOracle):
+        return False
+    program = oracle.program
+    leader = program.leader
+    if leader.objective.degree > 2 or any(r.function.degree > 1 for r in leader.rows):
+        return False
+    for follower in program.followers:
+        if follower.objective.degree > 2 or any(r.function.degree > 1 for r in follower.rows):
+            return False
+    order = sorted({i for pair in leader.objective.quadratic for i in pair})
+    return not order or positive_semidefinite(leader.objective.hessian(order))

@@ -1,0 +1,178 @@
+"""What the solvers that descend along hypergradients share: their options, and a limited-memory curvature estimate."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from bilevel_core.errors import UsageError
+from bilevel_core.hypergradients import HypergradientSettings
+from bilevel_core.lower import LowerSettings
+from bilevel_core.run import RunContext
+from bilevel_core.solvers.base import Refused
+from bilevel_core.solvers.iterative import IterativeSolver
+from bilevel_core.traits import Traits
+
+
+def option(default: Any, text: str) -> Any:
+    """A field with its help text."""
+    return field(default=default, metadata={"help": text})
+
+
+LOOSEST_LOWER, LOOSEST_LINEAR = 1e-5, 1e-4
+"""Tolerances of lower-level and linear solves that are never exceeded, however far the method is from its end."""
+
+
+@dataclass(frozen=True)
+class DescentSolver(IterativeSolver):
+    """Options of the lower-level solve and of the hypergradient.
+
+    Raises:
+        UsageError: an option is out of its range.
+    """
+
+    tolerance: float = option(1e-6, "norm of the projected hypergradient, relative to the objective, at which to stop")
+    memory: int = option(20, "how many pairs the curvature estimate of the reduced objective is made of")
+    lower_method: str = option("auto", "lower-level solver of callables: auto, newton-cg, lbfgs, adam, sgd, ...")
+    lower_tolerance: float = option(1e-8, "gradient norm at which a lower-level solve ends")
+    lower_iterations: int = option(1000, "most iterations of one lower-level solve")
+    learning_rate: float = option(0.1, "of lower-level optimisers such as adam and sgd")
+    schedule: Literal["constant", "cosine", "linear"] = option("constant", "of that learning rate over one solve")
+    momentum: float = option(0.0, "of lower-level optimisers that have one")
+    weight_decay: float = option(0.0, "of lower-level optimisers that have one")
+    hypergradient_tolerance: float = option(1e-8, "relative residual of the linear solves in the lower Hessian")
+    hypergradient_iterations: int = option(500, "most products of one such solve")
+    curvature: Literal["hessian", "gauss-newton"] = option(
+        "hessian", "of the lower level; gauss-newton needs the problem's outputs"
+    )
+    damping: float = option(0.0, "added to the lower Hessian; biases the hypergradient")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("tolerance", "lower_tolerance", "hypergradient_tolerance", "learning_rate"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0.0):
+                raise UsageError(f"Expected a positive number for {name}, got {value!r}.")
+        for name in ("lower_iterations", "hypergradient_iterations", "memory"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"Expected {name} of at least 1, got {getattr(self, name)}.")
+        for name in ("momentum", "weight_decay", "damping"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0.0):
+                raise UsageError(f"Expected {name} of at least 0, got {value!r}.")
+
+    def lower_settings(self, context: RunContext, norm: float = 0.0) -> LowerSettings:
+        """How the lower level is solved; a solve is cut short when the run has to end.
+
+        Args:
+            context: the run.
+            norm: of the projected hypergradient where the method stands. Far from a stationary point (large norm) less
+                accuracy does: the error of F is at most about the tolerance times the adjoint.
+        """
+        return LowerSettings(
+            method=self.lower_method,
+            tolerance=max(self.lower_tolerance, min(LOOSEST_LOWER, 1e-3 * norm)),
+            max_iterations=self.lower_iterations,
+            learning_rate=self.learning_rate,
+            schedule=self.schedule,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            hurry=lambda: context.expired or context.stopped,
+        )
+
+    def hypergradient_settings(self, norm: float = 0.0) -> HypergradientSettings:
+        """How hypergradients are computed; ``norm`` as for `lower_settings`."""
+        return HypergradientSettings(
+            tolerance=max(self.hypergradient_tolerance, min(LOOSEST_LINEAR, 1e-2 * norm)),
+            max_iterations=self.hypergradient_iterations,
+            curvature=self.curvature,
+            damping=self.damping,
+        )
+
+
+def refused(traits: Traits) -> Refused | None:
+    """Why no method that moves along derivatives takes a problem; None when it may."""
+    if traits.upper_integers:
+        return Refused(
+            f"the leader has {traits.upper_integers} integer variable(s), and the method moves continuously",
+            "an exact solver (kkt)",
+        )
+    for f in traits.followers:
+        if f.integers:
+            return Refused(
+                f"follower {f.name!r} has {f.integers} integer variable(s), so its answer has no derivative",
+                "an exact mixed-integer bilevel solver (branch-and-cut)",
+            )
+        if f.convex is False:
+            return Refused(
+                f"follower {f.name!r} is nonconvex, so its local answers need not be optimal for it",
+                "a global solver for nonconvex followers (global)",
+            )
+    if traits.game:
+        return Refused("the followers play a Nash game, so their answers are no minimum of one function", "kkt")
+    return None
+
+
+def projected(x: np.ndarray, gradient: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+    """The gradient without the components that push against a bound that x lies on."""
+    pushes = ((x <= lower) & (gradient > 0.0)) | ((x >= upper) & (gradient < 0.0))
+    return np.where(pushes, 0.0, gradient)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Steps and gradient changes, newest last, shapes (k, nx): the curvature estimate of limited-memory BFGS.
+
+    Source: Nocedal and Wright (2006), algorithm 7.4, with the usual scaling of the initial matrix.
+    """
+
+    steps: np.ndarray
+    changes: np.ndarray
+
+    @classmethod
+    def empty(cls, n: int) -> Memory:
+        """No pairs yet."""
+        return cls(np.zeros((0, n)), np.zeros((0, n)))
+
+    def updated(self, step: np.ndarray, change: np.ndarray, most: int) -> Memory:
+        """With one pair more, if it has positive curvature; the oldest drops out."""
+        if not float(step @ change) > 1e-10 * float(np.linalg.norm(step) * np.linalg.norm(change)):
+            return self
+        steps = np.vstack([self.steps, step])[-most:]
+        return Memory(steps, np.vstack([self.changes, change])[-most:])
+
+    def direction(self, gradient: np.ndarray, free: np.ndarray) -> np.ndarray:
+        """-B^-1 g over the free variables, zero elsewhere; without pairs, -g shortened to length 1 at most."""
+        pairs = [
+            (s, c, float(s @ c))
+            for s, c in zip(self.steps * free, self.changes * free, strict=True)
+            if float(s @ c) > 1e-14 * float(np.linalg.norm(s) * np.linalg.norm(c)) > 0.0
+        ]
+        q = gradient * free
+        if not pairs:
+            return -q / max(1.0, float(np.linalg.norm(q)))
+        alphas: list[float] = []
+        for s, c, sc in reversed(pairs):
+            alphas.append(float(s @ q) / sc)
+            q = q - alphas[-1] * c
+        _, c, sc = pairs[-1]
+        q = q * (sc / float(c @ c))
+        for (s, c, sc), alpha in zip(pairs, reversed(alphas), strict=True):
+            q = q + (alpha - float(c @ q) / sc) * s
+        return -q
+
+    def matrix(self, initial: float) -> np.ndarray:
+        """B itself, dense, shape (nx, nx). ``initial`` scales the identity where there is no pair."""
+        n = self.steps.shape[1]
+        scale = initial
+        if len(self.steps):
+            s, c = self.steps[-1], self.changes[-1]
+            scale = float(c @ c) / float(s @ c)
+        b = scale * np.eye(n)
+        for s, c in zip(self.steps, self.changes, strict=True):
+            bs = b @ s
+            b = b - np.outer(bs, bs) / float(s @ bs) + np.outer(c, c) / float(s @ c)
+        return 0.5 * (b + b.T)

@@ -1,0 +1,256 @@
+"""The variant ``model=bilevel`` of `trust-region`, for algebraic problems.
+
+Source: Liu, Han and Wang (1998); Colson, Marcotte and Savard (2005). The model in the region is itself a bilevel
+program and is solved exactly, so a step may cross kinks where the follower's active constraints change. An exact l1
+merit function weighs the leader's objective against violations of its rows.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from bilevel_core.lower import LowerFailedError, LowerSettings, Response, respond
+from bilevel_core.oracles import Oracle
+from bilevel_core.result import Claim, Termination
+from bilevel_core.run import RunContext
+from bilevel_core.solvers.iterative import FEASIBLE, Candidate, CutShortError, State, Stop
+from bilevel_core.solvers.second_order import local_evidence
+from bilevel_core.solvers.trust_region_model import (
+    Complementarity,
+    ModelAnswer,
+    Order,
+    Region,
+    build,
+    exact_lower,
+    exact_upper,
+    solve,
+)
+
+ACCEPT, GOOD = 1e-4, 0.75
+"""Shares of the predicted reduction: from the first on a step is taken, from the second on the region may grow."""
+ROUNDING = 1e-13
+"""Predicted reductions up to this, relative, cannot be told from rounding."""
+HEAVIEST = 1e10
+"""The weight of violations stops growing here: rows that are still violated then are taken as impossible nearby."""
+TIED = 1e-9
+"""How much worse for the follower, relative, an answer may be and still count as one of its best."""
+
+
+def _zeros() -> np.ndarray:
+    return np.zeros(0)
+
+
+@dataclass
+class BilevelState(State):
+    """State of the variant ``bilevel``.
+
+    Attributes:
+        inequality, equality: multipliers of the lower level's rows at the candidate.
+        radius: of the region, in the largest change of a variable.
+        refused: smallest radius whose step was rejected since the last accepted step.
+        weight: of violations in the merit function.
+        ended: why the start is over, empty while it is not.
+        failed: whether that is an error.
+    """
+
+    inequality: np.ndarray = field(default_factory=_zeros)
+    equality: np.ndarray = field(default_factory=_zeros)
+    radius: float = 1.0
+    refused: float = math.inf
+    weight: float = 1.0
+    ended: str = ""
+    failed: bool = False
+
+
+@dataclass(frozen=True)
+class BilevelMethod:
+    """Options of the variant; see `TrustRegion` for what they mean."""
+
+    radius: float
+    max_radius: float
+    min_radius: float
+    tolerance: float
+    upper_model: Order
+    complementarity: Complementarity
+    lower: LowerSettings
+
+    def init(self, oracle: Any, x0: np.ndarray) -> BilevelState:
+        """The follower's answer at the start."""
+        response = respond(oracle, x0, None, self.lower)
+        radius = min(self.radius, self.max_radius)
+        return self._at(BilevelState(radius=radius), oracle, x0, response)
+
+    def step(self, oracle: Any, state: BilevelState, context: RunContext) -> BilevelState:
+        """Solve the model, try its answer, and accept or shrink."""
+        here = state.candidate
+        assert here is not None
+        before = _violations(oracle, here.x, here.y)
+        answer, weight = self._model(oracle, state, before, context)
+        if answer is None:
+            raise CutShortError
+        state = replace(state, weight=weight)
+        if answer.x is None:
+            return self._without_point(state, answer, oracle)
+        merit = here.objective + weight * before
+        predicted = float(merit - answer.objective - weight * answer.violation)
+        figures = {"predicted": predicted, "radius": state.radius, "violation": here.violation}
+        state = replace(state, figures=figures)
+        size = 1.0 + abs(merit)
+        if predicted <= self._least(oracle, state.radius) * size:
+            return self._nothing_better(oracle, state, answer)
+        return self._try(oracle, state, answer, merit, predicted)
+
+    def done(self, state: BilevelState) -> Stop | None:
+        """The message is that of the step that ended the start."""
+        if not state.ended:
+            return None
+        return Stop(Termination.ERROR if state.failed else Termination.CONVERGED, state.ended)
+
+    def _model(
+        self, oracle: Any, state: BilevelState, before: float, context: RunContext
+    ) -> tuple[ModelAnswer | None, float]:
+        """The model's answer, and the weight that makes it a descent of the merit function; None when out of time.
+
+        With the rows as constraints first; where that has no point in the region, with violations at a price.
+        """
+        here, weight = state.candidate, state.weight
+        assert here is not None
+        y = np.asarray(here.y, dtype=float)
+        region = Region(here.x, y, state.inequality, state.equality, state.radius)
+        gap = min(1e-6, 0.1 * self.tolerance)
+        answer = solve(oracle, build(oracle, region, self.upper_model), context, self.complementarity, gap)
+        if answer.x is None and before > 0.0 and _infeasible(answer):
+            while True:
+                priced = build(oracle, replace(region, weight=weight), self.upper_model)
+                answer = solve(oracle, priced, context, self.complementarity, gap)
+                if answer.x is None or answer.violation < 0.9 * before or weight >= HEAVIEST:
+                    break
+                weight *= 10.0
+        if answer.termination is Termination.TIME_LIMIT and not answer.proven:
+            return None, weight
+        gained = before - answer.violation
+        if answer.x is not None and gained > 0.1 * FEASIBLE:
+            weight = max(weight, 2.0 * (answer.objective - here.objective) / gained)
+        return answer, weight
+
+    def _least(self, oracle: Any, radius: float) -> float:
+        """The relative reduction that is worth a step: far smaller where the model is an approximation, since there the
+        reduction goes down with the square of the gradient.
+        """
+        if exact_lower(oracle.program) and exact_upper(oracle.program, self.upper_model):
+            return self.tolerance * min(1.0, radius)
+        return max(ROUNDING, 1e-3 * self.tolerance * min(1.0, radius))
+
+    def _without_point(self, state: BilevelState, answer: ModelAnswer, oracle: Any) -> BilevelState:
+        if answer.termination is Termination.UNBOUNDED and exact_lower(oracle.program):
+            text = "The leader's objective improves without end along the follower's best answers in the region."
+            return replace(state, ended=text, failed=True)
+        return self._shrunk(state, 0.25 * state.radius, f"the model has no solution there ({answer.termination.value})")
+
+    def _nothing_better(self, oracle: Any, state: BilevelState, answer: ModelAnswer) -> BilevelState:
+        """No better point of the model in the region: look further out, or stop.
+
+        Looking further is worth a solve of the model, since a follower's answer that is better for the leader may begin
+        beyond a kink; a radius whose step was already rejected here is not tried again.
+        """
+        here = state.candidate
+        assert here is not None
+        wider = min(4.0 * state.radius, self.max_radius)
+        if wider >= state.refused:
+            wider = 0.5 * (state.radius + state.refused)
+        if wider > 1.5 * state.radius or (wider == self.max_radius > state.radius):
+            return replace(state, radius=wider)
+        if here.violation > FEASIBLE:
+            if state.weight < HEAVIEST:
+                return replace(state, weight=10.0 * state.weight)
+            text = "The leader's constraints cannot be met near the point where the search ended."
+            return replace(state, ended=text, failed=True)
+        exact = exact_lower(oracle.program) and exact_upper(oracle.program, self.upper_model)
+        if exact and answer.proven and state.radius >= self.min_radius:
+            text = (
+                f"Locally optimal: with no variable of the leader's changed by more than {state.radius:.3g} there is "
+                "no better point; the model is exact there, and was solved to optimality."
+            )
+            return replace(state, ended=text, candidate=replace(here, claim=Claim.LOCAL))
+        claim, text = Claim.STATIONARY, "The model predicts no reduction in its region."
+        if not oracle.has_upper_rows:
+            response = respond(oracle, here.x, here.y, self.lower)
+            if local_evidence(oracle, here.x, response, lower=self.lower):
+                claim, text = Claim.LOCAL, text + " A sufficient condition for a local optimum holds."
+        return replace(state, ended=text, candidate=replace(here, claim=claim))
+
+    def _try(
+        self, oracle: Any, state: BilevelState, answer: ModelAnswer, merit: float, predicted: float
+    ) -> BilevelState:
+        """Compare the true merit at the model's answer with what was predicted."""
+        here = state.candidate
+        assert here is not None
+        assert answer.x is not None
+        length = float(np.abs(answer.x - here.x).max(initial=0.0))
+        try:
+            response = best_response(oracle, answer.x, answer.y, self.lower)
+        except LowerFailedError as error:
+            return self._shrunk(state, 0.25 * max(length, self.min_radius), str(error))
+        after = oracle.upper(answer.x, response.y) + state.weight * _violations(oracle, answer.x, response.y)
+        ratio = float(merit - after) / predicted
+        state = replace(state, figures={**state.figures, "step": length, "ratio": ratio})
+        if ratio < ACCEPT:
+            why = "the true lower level does not follow the model however small the step"
+            return self._shrunk(state, 0.25 * min(length, state.radius), why)
+        radius = state.radius
+        if ratio < 0.25:
+            radius = max(0.5 * length, self.min_radius)
+        elif ratio > GOOD and length > 0.9 * radius:
+            radius = min(2.0 * radius, self.max_radius)
+        return self._at(replace(state, radius=radius, refused=math.inf), oracle, answer.x, response)
+
+    def _shrunk(self, state: BilevelState, radius: float, why: str) -> BilevelState:
+        refused = min(state.refused, state.radius)
+        if radius >= self.min_radius:
+            return replace(state, radius=radius, refused=refused)
+        return replace(state, refused=refused, ended=f"The region shrank to nothing: {why}. Nothing more is known.")
+
+    @staticmethod
+    def _at(state: BilevelState, oracle: Any, x: np.ndarray, response: Response) -> BilevelState:
+        rows = oracle.upper_rows(x, response.y)
+        candidate = Candidate(x.copy(), response.y, oracle.upper(x, response.y), rows.violation)
+        figures = {**state.figures, "lower_residual": response.residual}
+        return replace(
+            state,
+            candidate=candidate,
+            inequality=response.inequality,
+            equality=response.equality,
+            figures=figures,
+        )
+
+
+def best_response(oracle: Oracle, x: np.ndarray, proposed: Any, settings: LowerSettings) -> Response:
+    """The lower level's answer at ``x``; the proposed one where it is as good for the lower level and suits the leader.
+
+    Raises:
+        LowerFailedError: the lower level has no answer.
+    """
+    response = respond(oracle, x, proposed, settings)
+    if response.unique is True or proposed is None:
+        return response
+    value = oracle.lower(x, proposed)
+    allowed = TIED * max(1.0, abs(response.value))
+    if value > response.value + allowed or oracle.lower_rows(x, proposed).violation > TIED:
+        return response
+    mine = (_violations(oracle, x, proposed) > FEASIBLE, oracle.upper(x, proposed))
+    theirs = (_violations(oracle, x, response.y) > FEASIBLE, oracle.upper(x, response.y))
+    return replace(response, y=proposed, value=value) if mine < theirs else response
+
+
+def _violations(oracle: Oracle, x: np.ndarray, y: Any) -> float:
+    """The sum of the violations of the leader's rows."""
+    rows = oracle.upper_rows(x, y)
+    return float(np.maximum(rows.g, 0.0).sum() + np.abs(rows.h).sum())
+
+
+def _infeasible(answer: ModelAnswer) -> bool:
+    return answer.termination in (Termination.INFEASIBLE, Termination.CONVERGED, Termination.LOWER_INFEASIBLE)

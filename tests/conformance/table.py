@@ -1,0 +1,61 @@
+"""How each registered solver is run on the library, and what it is known to miss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Run:
+    """One solver's column of the table.
+
+    Attributes:
+        options: the solver's options.
+        tolerance: of the objective, relative to max(1, |optimum|).
+        local: whether it may claim at most local optimality, whatever the problem.
+        misses: problems on which it does not find the optimum with these options, and why. Each must go on missing:
+            one that is found fails the test, and comes off the list.
+        refuted: problems on which the check finds that the follower's answer is only a local optimum of the follower's.
+            Each must go on being refuted.
+        refusals: problems that it accepts by their traits, but refuses once it has looked at numbers.
+    """
+
+    options: dict[str, Any] = field(default_factory=dict[str, Any])
+    tolerance: float = 1e-5
+    local: bool = True
+    misses: dict[str, str] = field(default_factory=dict[str, str])
+    refuted: frozenset[str] = frozenset()
+    refusals: frozenset[str] = frozenset()
+
+
+UNCHECKED = {"smd/smd5", "smd/smd8"}
+"""The follower's valley costs a global solver about a minute at each point: these runs are made without the check."""
+
+RASTRIGIN = "the follower's answer is a local optimum of Rastrigin's function"
+CONCAVE = "for x < 0 the follower is concave, and its answer found is a local optimum"
+INDIFFERENT = "the optimum needs an answer that the follower gives at x = 0 only, of many that are equally good there"
+
+MITSOS = "classic/mitsos-barton-313"
+
+SOLVERS: dict[str, Run] = {
+    "kkt": Run(local=False),
+    "toll-pricing": Run(local=False),
+    "trust-region": Run(
+        {"starts": 8},
+        1e-4,
+        misses={MITSOS: CONCAVE, "smd/smd4": RASTRIGIN},
+        refuted=frozenset({MITSOS, "smd/smd4"}),
+    ),
+    "hypergradient": Run(
+        {"starts": 8},
+        1e-4,
+        misses={MITSOS: INDIFFERENT, "smd/smd4": RASTRIGIN},
+        refuted=frozenset({"smd/smd4"}),
+    ),
+    "penalty": Run(
+        {"starts": 8},
+        1e-4,
+        refusals=frozenset({MITSOS, *(f"smd/smd{n}" for n in range(1, 13) if n not in (6, 9))}),
+    ),
+}

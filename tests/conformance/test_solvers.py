@@ -1,0 +1,171 @@
+"""Every registered solver on every problem of the library that it accepts.
+
+The first test asks whether what it returns is true, the second whether it is the optimum. Both look at the same run.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+import bilevel_core as bl
+from bilevel_core.plugins.registry import get_registry
+from bilevel_core.solvers.base import Accepted
+
+from .table import SOLVERS, UNCHECKED
+
+LIBRARY = {n: s for n, s in get_registry().problems.items() if n.startswith(("classic/", "trap/", "smd/"))}
+TIME_LIMIT = 20.0
+"""Seconds for one run: far more than any needs, so that a solver that hangs is found out."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One run: the problem, its text before and after, the verdict on it, and the result or the error."""
+
+    problem: Any
+    before: str
+    after: str
+    promise: str
+    result: bl.Result
+
+
+def text(problem: Any) -> str:
+    """All of a Pyomo model: components, values, bounds, what is fixed and active."""
+    out = io.StringIO()
+    problem.model.pprint(ostream=out)
+    return out.getvalue()
+
+
+@functools.cache
+def load(name: str) -> Any:
+    return LIBRARY[name].load()()
+
+
+@functools.cache
+def verdicts(name: str) -> dict[str, Any]:
+    return dict(bl.classify(load(name)).verdicts)
+
+
+def accepted(solver: str, name: str) -> bool:
+    return isinstance(verdicts(name).get(solver), Accepted)
+
+
+@functools.cache
+def run(solver: str, name: str) -> Outcome:
+    problem = load(name)
+    before = text(problem)
+    result = bl.solve(
+        problem,
+        solver=solver,
+        options=SOLVERS[solver].options,
+        time_limit=TIME_LIMIT,
+        seed=0,
+        verify=name not in UNCHECKED,
+    )
+    return Outcome(problem, before, text(problem), verdicts(name)[solver].claim, result)
+
+
+def cases(*, with_optimum: bool) -> list[Any]:
+    """Solver and problem, for those that accept; misses are marked where the optimum is asked for."""
+    found: list[Any] = []
+    for solver, column in SOLVERS.items():
+        for name, spec in LIBRARY.items():
+            if not accepted(solver, name) or (not with_optimum and name in column.refusals):
+                continue
+            known = spec.known.upper_objective if spec.known else None
+            if not with_optimum:
+                found.append(pytest.param(solver, name, id=f"{solver}-{name}"))
+            elif known is not None and name not in column.refusals:
+                why = column.misses.get(name)
+                marks = [pytest.mark.xfail(reason=why, strict=True, raises=AssertionError)] if why else []
+                found.append(pytest.param(solver, name, id=f"{solver}-{name}", marks=marks))
+    return found
+
+
+def test_every_registered_solver_is_in_the_table() -> None:
+    assert set(SOLVERS) == set(get_registry().solvers)
+
+
+def test_misses_are_of_problems_that_are_run() -> None:
+    """A name in the list of misses that is misspelt, or refused by now, would go unnoticed."""
+    for solver, column in SOLVERS.items():
+        listed = [*column.misses, *column.refusals, *column.refuted]
+        assert [n for n in listed if n not in LIBRARY or not accepted(solver, n)] == []
+
+
+@pytest.mark.parametrize(("solver", "name"), [(s, n) for s, c in SOLVERS.items() for n in sorted(c.refusals)])
+def test_late_refusals_say_why(solver: str, name: str) -> None:
+    with pytest.raises(bl.RefusedError, match=r"(?s)nonconvex.*global"):
+        run(solver, name)
+
+
+@pytest.mark.parametrize("solver", [s for s, column in SOLVERS.items() if column.local])
+def test_local_solvers_promise_no_more_than_local(solver: str) -> None:
+    for name in LIBRARY:
+        if accepted(solver, name):
+            assert bl.Claim(verdicts(name)[solver].claim) <= bl.Claim.LOCAL
+
+
+@pytest.mark.parametrize("name", LIBRARY)
+def test_a_solver_for_each_problem_unless_it_needs_another(name: str) -> None:
+    takers = [s for s in SOLVERS if accepted(s, name)]
+    if LIBRARY[name].needs == "branch-and-cut":
+        assert takers == []
+    if not LIBRARY[name].needs:
+        assert takers
+
+
+@pytest.mark.parametrize(("solver", "name"), cases(with_optimum=False))
+def test_what_is_returned_is_true(solver: str, name: str) -> None:
+    outcome = run(solver, name)
+    problem, result = outcome.problem, outcome.result
+    known = LIBRARY[name].known
+    assert known is not None
+
+    assert outcome.before == outcome.after
+    assert result.claim <= bl.Claim(outcome.promise)
+    if SOLVERS[solver].local:
+        assert result.claim <= bl.Claim.LOCAL
+    copy = bl.Result.from_json(result.to_json())
+    assert copy.to_json() == result.to_json()
+    assert copy.status == result.status
+
+    if known.upper_objective is None or not result.has_point:
+        # No point where there is none; and no claim without a point.
+        assert not result.has_point
+        assert result.claim == bl.Claim.NONE
+        assert result.message
+        return
+
+    certificate = result.certificate
+    assert (certificate is None) == (name in UNCHECKED)
+    if certificate is not None:
+        assert (certificate.verdict == "refuted") == (name in SOLVERS[solver].refuted), certificate.reason
+    values = problem.vector(result.x, result.y)
+    for column, value in zip(problem.program().columns, values, strict=True):
+        assert column.lower - 1e-6 <= value <= column.upper + 1e-6, column.name
+    again = problem.evaluate(values).upper_objective
+    assert result.upper_objective == pytest.approx(again, rel=1e-9, abs=1e-9)
+
+    # No bilevel point beats the optimum; tolerances on constraints buy a little.
+    gain = known.upper_objective - again
+    if problem.program().leader.maximise:
+        gain = -gain
+    assert name in SOLVERS[solver].refuted or gain <= 1e-4 * max(1.0, abs(known.upper_objective))
+
+
+@pytest.mark.parametrize(("solver", "name"), cases(with_optimum=True))
+def test_the_optimum_is_found(solver: str, name: str) -> None:
+    result = run(solver, name).result
+    known = LIBRARY[name].known
+    assert known is not None
+    assert known.upper_objective is not None
+    assert result.has_point, result.message
+    error = abs(float(np.float64(result.upper_objective)) - known.upper_objective)
+    assert error <= SOLVERS[solver].tolerance * max(1.0, abs(known.upper_objective)), result.message
