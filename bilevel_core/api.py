@@ -18,7 +18,7 @@ import bilevel_core
 from bilevel_core.choose import Classification, build_solver, classification
 from bilevel_core.errors import UsageError
 from bilevel_core.plugins.registry import Registry, get_registry
-from bilevel_core.problems.base import AlgebraicProblem, Problem, as_problem
+from bilevel_core.problems.base import AlgebraicProblem, DifferentiableProblem, Problem, as_problem
 from bilevel_core.result import Certificate, Claim, Result, Termination, Verdict
 from bilevel_core.run import Callback, Event, RunContext
 from bilevel_core.run.checkpoint import read
@@ -294,11 +294,24 @@ def _with_check(problem: Problem, result: Result, context: RunContext, *, verify
 def _certificate(
     problem: Problem, x: Mapping[str, Any], y: Mapping[str, Any], claim: Claim, context: RunContext | None
 ) -> Certificate:
-    if not isinstance(problem, AlgebraicProblem):
+    if isinstance(problem, AlgebraicProblem):
+        certificate = check(problem, problem.vector(x, y), claim=claim, run=None if context is None else context.map)
+    elif isinstance(problem, DifferentiableProblem):
+        certificate = _differentiable_certificate(problem, x, y)
+    else:
         return Certificate(Verdict.UNVERIFIABLE, reason=f"There is no check for {problem.form} problems.")
-    values = problem.vector(x, y)
-    certificate = check(problem, values, claim=claim, run=None if context is None else context.map)
     return _with_more_checks(problem, x, y, certificate, get_registry())
+
+
+def _differentiable_certificate(problem: Problem, x: Mapping[str, Any], y: Mapping[str, Any]) -> Certificate:
+    # Torch is imported only where a problem is made of it.
+    from bilevel_core.problems.torch import TorchProblem
+    from bilevel_core.verification.differentiable import check_differentiable
+
+    if not isinstance(problem, TorchProblem):
+        kind = type(problem).__name__
+        return Certificate(Verdict.UNVERIFIABLE, reason=f"There is no check for problems of type {kind}.")
+    return check_differentiable(problem, x, y)
 
 
 def _with_more_checks(

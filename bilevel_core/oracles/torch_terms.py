@@ -8,7 +8,7 @@ on copies, and `Terms.refresh` brings running statistics up to date.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Iterable, Sized
+from collections.abc import Callable, Generator, Iterable, Mapping, Sized
 from typing import Any
 
 import torch
@@ -206,6 +206,13 @@ class Terms:
         x_tree, y_tree = self.trees(x, y)
         empty = torch.zeros(0, dtype=y.dtype, device=self.device)
         return tuple(empty if f is None else f(x_tree, y_tree).reshape(-1) for f in functions)  # type: ignore[return-value]
+
+    def take_buffers(self, x: Any, y: Any) -> None:
+        """Buffers of modules from the values of a result, where they stand among them."""
+        for buffers, values in ((self.x_buffers, x), (self.y_buffers, y)):
+            for name, tensor in buffers.items():
+                if isinstance(values, Mapping) and name in values:
+                    buffers[name] = torch.as_tensor(values[name]).to(tensor)
 
     def memory(self) -> dict[str, Any]:
         """What is carried from one evaluation to the next."""

@@ -1,0 +1,181 @@
+"""The check of a point of a `TorchProblem`: residuals, and the lower level re-solved from several starts.
+
+Nothing proves a global optimum of a function that can only be evaluated, so the scope of the certificate is ``local``.
+The re-solves start from the point, from the problem's own start and from random ones, and use L-BFGS where there are no
+constraints: another method than the solvers' own.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+import numpy as np
+import torch
+
+from bilevel_core.errors import BilevelError
+from bilevel_core.lower import LowerFailedError, LowerSettings, Response, respond
+from bilevel_core.oracles import NonFiniteError, norm
+from bilevel_core.oracles.torch import TorchOracle
+from bilevel_core.problems.torch import TorchProblem
+from bilevel_core.result import Certificate, Verdict
+
+STARTS = 3
+"""Random starts besides the point itself and the problem's start."""
+LARGEST = 20_000
+"""Lower variables up to which other starts than the point are tried."""
+SEED = 20_251_125
+
+
+@dataclass(frozen=True)
+class LocalTolerances:
+    """What counts as zero.
+
+    Attributes:
+        feasibility: violation of a constraint or bound, absolute, for functions of order 1.
+        gap: of the lower objective, relative to its size, at least 1.
+        objective: of the upper objective, relative to its size, at least 1.
+        iterations: of each re-solve.
+        time_limit: seconds for all re-solves together.
+    """
+
+    feasibility: float = 1e-6
+    gap: float = 1e-6
+    objective: float = 1e-4
+    iterations: int = 500
+    time_limit: float = 60.0
+
+    @classmethod
+    def of(cls, dtype: torch.dtype) -> LocalTolerances:
+        """What single and half precision can tell is less."""
+        if dtype == torch.float64:
+            return cls()
+        return cls(feasibility=1e-4, gap=1e-4, objective=1e-3)
+
+
+def check_differentiable(
+    problem: TorchProblem, x: Any, y: Any, tolerances: LocalTolerances | None = None
+) -> Certificate:
+    """Check a point.
+
+    Args:
+        problem: the problem.
+        x: the leader's values, by leaf name or structured as in the problem.
+        y: the follower's values, likewise; buffers of modules among them are used.
+        tolerances: what counts as zero; by the problem's precision when left out.
+
+    Raises:
+        UsageError: a variable is missing or has the wrong number of values.
+    """
+    tol = tolerances or LocalTolerances.of(problem.y_layout.dtype)
+    oracle = TorchOracle(problem)
+    flat_x = problem.x_layout.read(x).double().cpu().numpy()
+    flat_y = problem.y_layout.read(y).to(oracle.device)
+    oracle.terms.take_buffers(x, y)
+    known: dict[str, Any] = {"lower_scope": "local"}
+    try:
+        upper, lower = oracle.upper(flat_x, flat_y), oracle.lower(flat_x, flat_y)
+        known |= _violations(oracle, flat_x, flat_y)
+    except NonFiniteError as error:
+        return Certificate(Verdict.REFUTED, reason=f"{error}", **known)
+    for level in ("upper", "lower"):
+        if known[f"{level}_violation"] > tol.feasibility:
+            reason = f"A constraint of the {level} level is violated by {known[f'{level}_violation']:.3g}."
+            return Certificate(Verdict.REFUTED, reason=reason, **known)
+    return _resolved(oracle, flat_x, flat_y, upper, lower, tol, known)
+
+
+def _violations(oracle: TorchOracle, x: np.ndarray, y: torch.Tensor) -> dict[str, float]:
+    point = oracle.to_numpy(y)
+    bounds = {
+        "upper": max((oracle.x_lower - x).max(initial=0.0), (x - oracle.x_upper).max(initial=0.0)),
+        "lower": max((oracle.y_lower - point).max(initial=0.0), (point - oracle.y_upper).max(initial=0.0)),
+    }
+    rows = {"upper": oracle.upper_rows(x, y).violation, "lower": oracle.lower_rows(x, y).violation}
+    return {f"{level}_violation": float(max(bounds[level], rows[level], 0.0)) for level in ("upper", "lower")}
+
+
+def _resolved(
+    oracle: TorchOracle,
+    x: np.ndarray,
+    y: torch.Tensor,
+    upper: float,
+    lower: float,
+    tol: LocalTolerances,
+    known: dict[str, Any],
+) -> Certificate:
+    deadline = monotonic() + tol.time_limit
+    near, fault = _solve(oracle, x, y, tol, deadline)
+    if near is None:
+        return Certificate(Verdict.UNVERIFIABLE, reason=f"The lower level could not be re-solved: {fault}", **known)
+    allowed = tol.gap * max(1.0, abs(lower))
+    gap = lower - near.value
+    known |= {"lower_gap": gap, "lower_value": near.value}
+    if gap > allowed:
+        reason = (
+            f"The follower can do better nearby: its objective is {gap:.3g} above what a descent from y reaches "
+            f"({near.value:.6g})."
+        )
+        return Certificate(Verdict.REFUTED, reason=reason, **known)
+    there = oracle.upper(x, near.y)
+    if abs(there - upper) > tol.objective * max(1.0, abs(upper)):
+        reason = f"With the lower level solved further from y the leader's objective is {there:.6g}, not {upper:.6g}."
+        return Certificate(Verdict.REFUTED, reason=reason, **known)
+    best, other, tried = _elsewhere(oracle, x, near, tol, deadline)
+    known["response"] = "ties" if other else "unknown"
+    if best < lower - allowed:
+        known |= {"lower_gap": lower - best, "lower_value": best}
+        reason = (
+            f"y is a local answer only: from another start the follower reaches {best:.6g}, and {lower:.6g} at y. "
+            "Whether that is its optimum cannot be told."
+        )
+        return Certificate(Verdict.UNVERIFIABLE, reason=reason, **known)
+    starts = f"from {tried} other start(s)" if tried else "nearby"
+    reason = f"Feasible at both levels; no better answer of the follower was found {starts}."
+    if not near.converged:
+        reason += f" (The re-solve stopped with gradient norm {near.residual:.2g}.)"
+    return Certificate(Verdict.VERIFIED, reason=reason, **known)
+
+
+def _solve(
+    oracle: TorchOracle, x: np.ndarray, start: torch.Tensor, tol: LocalTolerances, deadline: float
+) -> tuple[Response | None, str]:
+    """One re-solve; the reason where it fails. Values that fall without end count as failure."""
+    settings = LowerSettings(
+        method="auto" if oracle.lower_constrained else "lbfgs",
+        max_iterations=tol.iterations,
+        hurry=lambda: monotonic() > deadline,
+    )
+    try:
+        return respond(oracle, x, start, settings), ""
+    except (LowerFailedError, NonFiniteError, BilevelError) as error:
+        return None, str(error)
+
+
+def _elsewhere(
+    oracle: TorchOracle, x: np.ndarray, near: Response, tol: LocalTolerances, deadline: float
+) -> tuple[float, bool, int]:
+    """From other starts: the best value found, whether an equally good other answer exists, and how many were tried."""
+    best, other, tried = math.inf, False, 0
+    if oracle.ny > LARGEST:
+        return best, other, tried
+    generator = torch.Generator().manual_seed(SEED)
+    spread = max(1.0, norm(near.y) / math.sqrt(oracle.ny))
+    for k in range(STARTS + 1):
+        start = oracle.y_start()
+        if k:
+            start = start + spread * torch.randn(oracle.ny, generator=generator, dtype=torch.float64).to(start)
+        if oracle.has_lower_bounds:
+            start = torch.clamp(start, oracle.from_numpy(oracle.y_lower), oracle.from_numpy(oracle.y_upper))
+        if monotonic() > deadline:
+            break
+        found, _ = _solve(oracle, x, start, tol, deadline)
+        if found is None or not found.converged:
+            continue
+        tried += 1
+        best = min(best, found.value)
+        alike = abs(found.value - near.value) <= tol.gap * max(1.0, abs(near.value))
+        other = other or (alike and norm(found.y - near.y) > 1e-3 * max(1.0, norm(near.y)))
+    return best, other, tried
