@@ -203,7 +203,8 @@ class Result:
             # A follower that was re-solved only locally supports no global claim.
             if self.claim is Claim.GLOBAL and self.certificate.lower_scope == "global":
                 return Status.OPTIMAL
-            if self.claim >= Claim.LOCAL:
+            # Another answer at the same x that the leader prefers: then this point is no optimum, not even a local one.
+            if self.claim >= Claim.LOCAL and self.certificate.better_response is None:
                 return Status.LOCALLY_OPTIMAL
         return Status.FEASIBLE
 

@@ -18,6 +18,15 @@ SCIP_FUNCTIONS = {"exp", "log", "sqrt", "sin", "cos", "abs"}
 CHECK_TOLERANCE = 1e-5
 
 
+def tight_feastol(program: Program) -> float:
+    """The tightest feasibility tolerance that SCIP works well with.
+
+    Nonlinear programs make it re-solve linear ones with a thousandth of it, and below 1e-10 SoPlex only complains, a
+    line on stderr each time.
+    """
+    return 1e-9 if program.degree <= 1 else 1e-7
+
+
 class Scip(Backend):
     """SCIP through PySCIPOpt."""
 
@@ -49,9 +58,6 @@ class Scip(Backend):
 
         model: Any = pyscipopt.Model()
         model.hideOutput()
-        if program.sos1 and program.degree > 1:
-            # With sets and nonlinear terms together this heuristic corrupts memory (SCIP 10.0).
-            model.setParam("heuristics/subnlp/freq", -1)
         self._parameters(model, settings)
         variables = self._build(pyscipopt, model, program)
         if settings.start is not None:

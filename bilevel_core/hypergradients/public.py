@@ -73,8 +73,11 @@ def _flat(problem: Problem, oracle: Oracle, x: Any, y: Any) -> tuple[np.ndarray,
 
     if not isinstance(problem, TorchProblem):
         raise UsageError(f"There is no hypergradient for {problem.form} problems of type {type(problem).__name__}.")
-    device = oracle.zeros().device
-    return problem.x_layout.read(x).double().cpu().numpy(), problem.y_layout.read(y).to(device)
+    from bilevel_core.oracles.torch import TorchOracle
+
+    assert isinstance(oracle, TorchOracle)
+    oracle.terms.take_buffers(x, y)
+    return problem.x_layout.read(x).double().cpu().numpy(), problem.y_layout.read(y).to(oracle.device)
 
 
 def _structured(problem: Problem, oracle: Oracle, value: np.ndarray, x: np.ndarray, y: Any) -> Any:

@@ -25,6 +25,7 @@ WEAK = 1e-7
 """A multiplier up to this, relative to the gradient's scale, counts as zero: the constraint is weakly active."""
 ACTIVE = 1e-6
 """A constraint this near to its bound, relative to its scale, is active."""
+INDEFINITE = "The lower Hessian is not positive definite at y (y is no strict minimum, or rounding hides it)"
 LARGEST = 1500
 """Lower variables and constraints together up to which systems with constraints are solved, densely."""
 
@@ -183,6 +184,8 @@ class OptimalitySystem:
 
     def _solved(self, found: Solution, v: Vector) -> Solved:
         message = found.message
+        if found.negative_curvature and INDEFINITE not in message:
+            message = f"{INDEFINITE}. {message}".strip()
         if not found.converged and not message:
             message = f"The linear solve stopped at a relative residual of {found.residual:.2g}."
         return Solved(v, np.zeros(0), found.residual, found.negative_curvature, message)
@@ -195,10 +198,7 @@ class OptimalitySystem:
                 return found
             # The system still has a solution: a method for indefinite ones finds it, and the flag stays.
             other = minres(product, b, start=start, tolerance=s.tolerance, max_iterations=s.max_iterations)
-            message = (
-                "The lower Hessian is not positive definite at y (y is no strict minimum, or rounding hides it): the "
-                f"system was solved by MINRES. {other.message}"
-            )
+            message = f"{INDEFINITE}: the system was solved by MINRES. {other.message}"
             return Solution(
                 other.value, other.residual, other.iterations, found.products + other.products, other.converged, True,
                 found.direction, message=message.strip(),
@@ -254,9 +254,10 @@ class OptimalitySystem:
             message = "The optimality system is singular: the follower's answer or its multipliers are not unique."
         v = np.zeros(self.oracle.ny)
         v[free] = found[: free.size]
-        return Solved(
-            self.oracle.from_numpy(v), found[free.size :], residual, self.reduced_curvature() < -1e-10, message
-        )
+        indefinite = self.reduced_curvature() < -1e-10
+        if indefinite:
+            message = f"{INDEFINITE}. {message}".strip()
+        return Solved(self.oracle.from_numpy(v), found[free.size :], residual, indefinite, message)
 
     def reduced_curvature(self) -> float:
         """The smallest eigenvalue of L_yy, relative to its largest entry, on the directions that the active

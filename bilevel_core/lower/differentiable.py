@@ -17,13 +17,11 @@ import torch
 from bilevel_core.errors import UsageError
 from bilevel_core.lower.base import LowerFailedError, LowerSettings, Response
 from bilevel_core.lower.constrained import bounded, constrained
-from bilevel_core.lower.newton import newton_cg
+from bilevel_core.lower.newton import UNBOUNDED, newton_cg
 from bilevel_core.lower.optimiser import OPTIMISERS, lbfgs, optimise
 from bilevel_core.oracles import Oracle, Vector
 from bilevel_core.oracles.torch import TorchOracle
 from bilevel_core.result import Termination
-
-UNBOUNDED = -1e20
 
 
 def respond_differentiable(oracle: Oracle, x: np.ndarray, start: Vector, settings: LowerSettings) -> Response:

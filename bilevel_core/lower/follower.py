@@ -11,7 +11,7 @@ from bilevel_core.backends import Backend, Solution, SolveSettings, SolveStatus
 from bilevel_core.backends.casadi_expression import CasadiTranslator
 from bilevel_core.backends.highs import Highs
 from bilevel_core.backends.ipopt import Ipopt
-from bilevel_core.backends.scip import Scip
+from bilevel_core.backends.scip import Scip, tight_feastol
 from bilevel_core.errors import BackendError
 from bilevel_core.lower.base import LowerFailedError
 from bilevel_core.oracles.algebraic import AlgebraicOracle
@@ -225,7 +225,7 @@ def _first(program: Program, backends: tuple[Backend, ...]) -> Solution:
     for backend in backends:
         if backend.accepts(program) is not None or not backend.available().available:
             continue
-        options = {"numerics/feastol": 1e-9} if backend.name == "scip" else {}
+        options = {"numerics/feastol": tight_feastol(program)} if backend.name == "scip" else {}
         limit = SECONDS if backend.name == "scip" else None
         try:
             solution = backend.solve(program, SolveSettings(time_limit=limit, options=options))

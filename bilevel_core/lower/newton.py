@@ -16,14 +16,17 @@ from bilevel_core.oracles.torch import TorchOracle
 SUFFICIENT = 1e-4
 """Armijo's constant: the share of the predicted decrease that a step must bring."""
 SHORTEST = 2.0**-30
+UNBOUNDED = -1e20
+"""A lower objective below this has no minimum, as far as can be told."""
 
 
 def newton_cg(oracle: TorchOracle, x: np.ndarray, start: torch.Tensor, settings: LowerSettings) -> Response:
     """Minimise f(x, .) by truncated Newton steps (Dembo and Steihaug 1983).
 
-    Each step solves ``H s = -g`` by conjugate gradients to a relative accuracy of min(0.1, sqrt(|g|)), so that
-    convergence is superlinear; a direction of negative curvature is followed downhill. Good at: smooth full-batch
-    objectives, ill-conditioned ones among them. Bad at: objectives that are noisy or have kinks.
+    Each step solves ``H s = -g`` by conjugate gradients to a relative accuracy of min(0.1, sqrt(|g|)), or loosely where
+    that is enough for the tolerance, so that convergence is superlinear; a direction of negative curvature is followed
+    downhill. Good at: smooth full-batch objectives, ill-conditioned ones among them. Bad at: objectives that are noisy
+    or have kinks.
     """
     y = start
     message = ""
@@ -31,13 +34,13 @@ def newton_cg(oracle: TorchOracle, x: np.ndarray, start: torch.Tensor, settings:
     curvature = oracle.curvature(x, y)
     while True:
         g, size = curvature.gradient, norm(curvature.gradient)
-        if size <= settings.tolerance:
+        if size <= settings.tolerance or curvature.value < UNBOUNDED:
             break
         if iteration >= settings.max_iterations or settings.hurry():
             message = f"The lower level stopped after {iteration} Newton steps with gradient norm {size:.2g}."
             break
         iteration += 1
-        forcing = min(0.1, math.sqrt(size), max(1e-3, 0.1 * settings.tolerance / size))
+        forcing = _forcing(size, settings.tolerance)
         solved = cg(curvature.product, -g, tolerance=forcing, max_iterations=250)
         step = solved.value
         if solved.negative_curvature and not bool(step.any()):
@@ -52,9 +55,30 @@ def newton_cg(oracle: TorchOracle, x: np.ndarray, start: torch.Tensor, settings:
                 "no longer tell steps apart."
             )
             break
+        if solved.negative_curvature and length == 1.0:
+            length = _extended(oracle, x, y, step, curvature.value)
         y = y + length * step
         curvature = oracle.curvature(x, y)
     return answer(y, curvature.value, curvature.gradient, settings, iteration, message)
+
+
+def _forcing(size: float, tolerance: float) -> float:
+    """Relative accuracy of a Newton step: superlinear, but no more than brings the gradient to half the tolerance."""
+    return min(0.5, max(min(0.1, math.sqrt(size)), 0.5 * tolerance / size))
+
+
+def _extended(oracle: TorchOracle, x: np.ndarray, y: torch.Tensor, step: torch.Tensor, value: float) -> float:
+    """The longest of 1, 2, 4, ... up to which f keeps falling: no model bounds a step of negative curvature."""
+    length = 1.0
+    while value >= UNBOUNDED and length < 2.0**100:
+        try:
+            new = oracle.lower(x, y + 2.0 * length * step)
+        except NonFiniteError:
+            break
+        if not new < value:
+            break
+        value, length = new, 2.0 * length
+    return length
 
 
 def _search(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bilevel_core.errors import MissingError
+from bilevel_core.errors import MissingError, UsageError
 from bilevel_core.oracles.base import Oracle
 from bilevel_core.problems.base import AlgebraicProblem, Problem
 
@@ -16,9 +16,12 @@ def make_oracle(problem: Problem, *, seed: int = 0, device: str = "auto") -> Ora
         device: ``auto`` (where the problem's tensors are), ``cpu`` or a torch device.
 
     Raises:
+        UsageError: a device other than the CPU for an algebraic problem, or one that torch does not have.
         MissingError: the problem's form has no oracle, or torch is not installed.
     """
     if isinstance(problem, AlgebraicProblem):
+        if device not in ("auto", "cpu"):
+            raise UsageError(f"Expressions are evaluated on the CPU only; leave out device={device!r}.")
         from bilevel_core.oracles.algebraic import AlgebraicOracle
 
         return AlgebraicOracle(problem)

@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from bilevel_core.errors import UsageError
+from bilevel_core.errors import ModelError, UsageError
 from bilevel_core.oracles.base import NonFiniteError, Oracle, Rows, Vector
-from bilevel_core.oracles.torch_curvature import TorchCurvature
+from bilevel_core.oracles.torch_curvature import TorchCurvature, does_not_depend
 from bilevel_core.oracles.torch_terms import Terms
 from bilevel_core.problems.torch import TorchProblem
 from bilevel_core.result import Values
+
+MUST_DEPEND = (("lower", ("y",)), ("upper", ("x", "y")))
+"""Levels and variables with gradients that would otherwise be taken for zero, and every point for stationary."""
 
 
 class TorchOracle(Oracle):
@@ -30,11 +33,7 @@ class TorchOracle(Oracle):
     def __init__(self, problem: TorchProblem, *, seed: int = 0, device: str = "auto") -> None:
         super().__init__()
         self.problem = problem
-        self.device = problem.y_layout.device if device == "auto" else torch.device(device)
-        if self.device.type == "cuda" and not torch.cuda.is_available():
-            raise UsageError(
-                f"Device {device!r} was asked for, and torch sees no GPU: pass device='cpu' or leave it out."
-            )
+        self.device = problem.y_layout.device if device == "auto" else _device(device)
         self.dtype = problem.y_layout.dtype
         self.nx, self.ny = problem.x_layout.size, problem.y_layout.size
         self.x_lower, self.x_upper = problem.x_bounds
@@ -102,13 +101,17 @@ class TorchOracle(Oracle):
         leaves = [point[v].requires_grad_(True) if v == "x" else point[v].clone().requires_grad_(True) for v in by]
         point.update(zip(by, leaves, strict=True))
         total, sums = 0.0, [torch.zeros_like(leaf) for leaf in leaves]
+        connected = False
         for weight, term in self.terms.of(level, only):
             value = term(point["x"], point["y"])
             total += weight * float(value.detach())
             if value.requires_grad:
-                parts = torch.autograd.grad(value, leaves, allow_unused=True, materialize_grads=True)
-                sums = [s + weight * part for s, part in zip(sums, parts, strict=True)]
+                parts = torch.autograd.grad(value, leaves, allow_unused=True)
+                connected = connected or any(part is not None for part in parts)
+                sums = [s if part is None else s + weight * part for s, part in zip(sums, parts, strict=True)]
         self._finite_value(level, total)
+        if not connected and (level, by) in MUST_DEPEND:
+            raise ModelError(does_not_depend(level, by))
         for name, part in zip(by, sums, strict=True):
             self.check_finite(part, f"gradient of {level} by", name)
         return total, sums
@@ -215,13 +218,15 @@ class TorchOracle(Oracle):
     def point(self, x: np.ndarray, y: Vector) -> tuple[Values, Values]:
         """See `Oracle.point`. Buffers of modules stand among the values, so that a model can be rebuilt from them."""
         x_values, y_values = self.problem.point(self.x_tensor(x), y)
-        for values, buffers in ((x_values, self.terms.x_buffers), (y_values, self.terms.y_buffers)):
-            values.update({k: b.double().cpu().numpy() for k, b in buffers.items()})
+        with self.terms.refreshed(self.x_tensor(x), y):
+            for values, buffers in ((x_values, self.terms.x_buffers), (y_values, self.terms.y_buffers)):
+                values.update({k: b.double().cpu().numpy() for k, b in buffers.items()})
         return x_values, y_values
 
     def objectives(self, x: np.ndarray, y: Vector) -> tuple[float, float | tuple[float, ...]]:
         """See `Oracle.objectives`."""
-        return self.upper(x, y), self.lower(x, y)
+        with self.terms.refreshed(self.x_tensor(x), y):
+            return self.upper(x, y), self.lower(x, y)
 
     def advance(self) -> None:
         """See `Oracle.advance`."""
@@ -236,3 +241,14 @@ class TorchOracle(Oracle):
     def restore(self, memory: Any) -> None:
         """See `Oracle.restore`."""
         self.terms.restore(memory)
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(
+            f"Device {name!r} cannot be used: {str(error).splitlines()[0]} Pass device='cpu' or leave it out."
+        ) from error
+    return device

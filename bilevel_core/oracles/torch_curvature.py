@@ -6,13 +6,15 @@ With many, it is built anew for each product, so that memory does not grow with 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
+import math
+from collections.abc import Callable, Generator, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from bilevel_core.errors import UsageError
+from bilevel_core.errors import ModelError, UsageError
 from bilevel_core.oracles.base import Curvature
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ class TorchCurvature(Curvature):
         self._y_flat = y.detach().clone().requires_grad_(True)
         self._multipliers = (inequality, equality)
         self._kept: torch.Tensor | None = None
-        self._checked = False
+        self._suspect = False
         self._many = oracle.problem.lower_data is not None
         self.value, self.gradient = self._first()
 
@@ -62,23 +64,29 @@ class TorchCurvature(Curvature):
                 total = total + (torch.as_tensor(m).to(values) * values).sum()
         return total
 
-    def _gradient_of(self, term: Term) -> tuple[torch.Tensor, torch.Tensor]:
-        """A term and its gradient by y, with a graph."""
+    def _gradient_of(self, term: Term) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """A term and its gradient by y, with a graph; None where it does not depend on y."""
         value = term(self._x_flat, self._y_flat)
         if not value.requires_grad:
-            return value, torch.zeros_like(self._y_flat)
-        (gradient,) = _grad(value, (self._y_flat,), create_graph=True)
+            return value, None
+        (gradient,) = torch.autograd.grad(value, (self._y_flat,), create_graph=True, allow_unused=True)
         return value, gradient
 
     def _first(self) -> tuple[float, torch.Tensor]:
         self.oracle.counts["lower_gradients"] += 1
         total, gradient = 0.0, torch.zeros_like(self._y_flat)
+        connected = False
         for weight, term in self._terms():
             value, part = self._gradient_of(term)
+            self._suspect = self._suspect or _has_custom_functions(value)
             total += weight * float(value.detach())
-            gradient = gradient + weight * part
+            if part is not None:
+                connected = True
+                gradient = gradient + weight * part
             if self._many:
                 gradient = gradient.detach()
+        if not connected:
+            raise ModelError(does_not_depend("lower", ("y",)))
         if not self._many:
             self._kept = gradient
         self.oracle.check_finite(gradient.detach(), "gradient of lower by", "y")
@@ -89,35 +97,40 @@ class TorchCurvature(Curvature):
     def product(self, v: torch.Tensor) -> torch.Tensor:
         """See `Curvature.product`."""
         self.oracle.counts["hessian_products"] += 1
+        self._examine()
         if self.oracle.finite_differences:
-            out = self._difference(lambda y: self._plain_gradient(self._x_flat, y), self._y_flat, v)
+            out = self._difference_y(v)
         elif self.gauss_newton:
-            out = self._gauss_newton(v)
+            out = torch.zeros_like(v)
+            with self._falling_back():
+                out = self._gauss_newton(v)
+            if self.oracle.finite_differences:
+                out = self._difference_y(v)
         else:
-            out = self._reverse(v, self._y_flat, lambda: self._difference_y(v))
+            out = self._reverse(v, self._y_flat)
         self.oracle.check_finite(out, "Hessian-vector product of lower at", "y")
         return out
 
     def mixed_x(self, q: torch.Tensor) -> np.ndarray:
         """See `Curvature.mixed_x`."""
         self.oracle.counts["mixed_products"] += 1
-        if self.oracle.finite_differences:
-            out = self._difference(lambda y: self._plain_gradient(self._x_flat, y, "x"), self._y_flat, q)
-        else:
-            out = self._reverse(q, self._x_flat, None)
+        self._examine()
+        out = self._difference_mixed(q) if self.oracle.finite_differences else self._reverse(q, self._x_flat)
         self.oracle.check_finite(out, "mixed second derivatives of lower at", "x")
         return out.double().cpu().numpy()
 
     def mixed_y(self, d: np.ndarray) -> torch.Tensor:
         """See `Curvature.mixed_y`."""
         self.oracle.counts["mixed_products"] += 1
+        self._examine()
         along = torch.as_tensor(d).to(self._x_flat)
+        out = torch.zeros_like(self._y_flat)
+        if not self.oracle.finite_differences:
+            with self._falling_back():
+                for weight, gradient in self._gradients():
+                    out = out + weight * _forward_by_reverse(gradient, self._x_flat, along)
         if self.oracle.finite_differences:
             out = self._difference(lambda x: self._plain_gradient(x, self._y_flat), self._x_flat, along)
-        else:
-            out = torch.zeros_like(self._y_flat)
-            for weight, gradient in self._gradients():
-                out = out + weight * _forward_by_reverse(gradient, self._x_flat, along)
         self.oracle.check_finite(out, "mixed second derivatives of lower at", "y")
         return out.detach()
 
@@ -140,31 +153,52 @@ class TorchCurvature(Curvature):
             yield 1.0, self._kept
         else:
             for weight, term in self._terms():
-                yield weight, self._gradient_of(term)[1]
+                part = self._gradient_of(term)[1]
+                if part is not None:
+                    yield weight, part
 
-    def _reverse(self, v: torch.Tensor, by: torch.Tensor, check: Callable[[], torch.Tensor] | None) -> torch.Tensor:
+    def _reverse(self, v: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
         """The derivative of ``gradient . v``. Layers without a second derivative are found out here."""
         out = torch.zeros_like(by)
-        try:
+        with self._falling_back():
             for weight, gradient in self._gradients():
                 if gradient.requires_grad:
                     (part,) = _grad(gradient, (by,), v.detach(), retain_graph=self._kept is not None)
                     out = out + weight * part
+        if self.oracle.finite_differences:
+            return self._difference_y(v) if by is self._y_flat else self._difference_mixed(v)
+        return out.detach()
+
+    @contextlib.contextmanager
+    def _falling_back(self) -> Generator[None]:
+        """Go over to finite differences where autograd refuses a second derivative."""
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             self._fall_back(str(error).splitlines()[0])
-            return self._difference_y(v) if by is self._y_flat else self._difference_mixed(v)
-        # A backward that was written without a graph gives no error, only zeros: compare once with differences.
-        if check is not None and not self._checked and bool(v.any()):
-            self._checked = True
-            if bool(out.any()):
-                return out.detach()
-            expected = check()
+
+    def _examine(self) -> None:
+        """Compare both second derivatives once with differences, along a random direction, where a function of the
+        user's own takes part: a backward written without a graph gives no error, and its part is simply missing.
+        """
+        if not self._suspect or self.oracle.finite_differences:
+            return
+        self._suspect = False
+        random = torch.Generator().manual_seed(0)
+        v = torch.randn(self.oracle.ny, generator=random, dtype=torch.float64).to(self._y_flat)
+        for by, difference in ((self._y_flat, self._difference_y), (self._x_flat, self._difference_mixed)):
+            found = self._reverse(v, by)
+            if self.oracle.finite_differences:
+                return
+            expected = difference(v)
+            size = float(torch.linalg.vector_norm(expected)) + float(torch.linalg.vector_norm(found))
             scale = float(torch.linalg.vector_norm(self.gradient)) + abs(self.value)
-            noise = 1e3 * torch.finfo(expected.dtype).eps ** (2 / 3) * max(1.0, scale)
-            if float(torch.linalg.vector_norm(expected)) > noise * float(torch.linalg.vector_norm(v)):
-                self._fall_back("its gradient carries no graph")
-                return expected
-        return out.detach()
+            error = torch.finfo(expected.dtype).eps ** (2 / 3) * max(1.0, scale) * math.sqrt(self.oracle.ny)
+            if float(torch.linalg.vector_norm(expected - found)) > 1e-3 * size + 1e3 * error:
+                self._fall_back("the gradient of a custom function carries no graph")
+                return
 
     def _fall_back(self, reason: str) -> None:
         self.oracle.finite_differences = True
@@ -240,6 +274,29 @@ class TorchCurvature(Curvature):
         scale = 1.0 + float(torch.linalg.vector_norm(at.detach()))
         step = torch.finfo(at.dtype).eps ** (1 / 3) * scale / size
         return (gradient(at.detach() + step * along) - gradient(at.detach() - step * along)) / (2 * step)
+
+
+def does_not_depend(level: str, by: tuple[str, ...]) -> str:
+    """What to say where autograd finds no way from a level's value to its variables."""
+    return (
+        f"{level}(x, y) does not depend on {' or '.join(by)}: autograd finds no way from its value back. Compute it "
+        "from them by torch operations; detach(), item(), torch.no_grad() and NumPy cut the way."
+    )
+
+
+def _has_custom_functions(value: torch.Tensor) -> bool:
+    """Whether a `torch.autograd.Function` written in Python stands in a tensor's graph."""
+    seen: set[Any] = set()
+    waiting: list[Any] = [value.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        if hasattr(type(node), "_forward_cls"):
+            return True
+        seen.add(node)
+        waiting.extend(following for following, _ in node.next_functions)
+    return False
 
 
 def _forward_by_reverse(outputs: torch.Tensor, by: torch.Tensor, along: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ on copies, and `Terms.refresh` brings running statistics up to date.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Iterable, Mapping, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sized
 from typing import Any
 
 import torch
@@ -82,10 +82,30 @@ class Terms:
 
     def _iterate(self, data: Iterable[Any]) -> Generator[Any]:
         # A loader that shuffles or augments draws from the global state: the same draw each time.
-        with self.seeded():
-            found = list(data) if isinstance(data, (list, tuple)) else data
-            for batch in found:
+        return self._drawn(data, None)
+
+    def _drawn(self, data: Iterable[Any], draw: int | None) -> Generator[Any]:
+        """The batches of one pass, drawn under the frozen random state. The global one is back in its place whenever a
+        batch is out: whoever gives the pass up halfway, by an error say, leaves nothing behind.
+        """
+        if isinstance(data, (list, tuple)):
+            for batch in data:
                 yield _to(batch, self.device)
+            return
+        batches: Iterator[Any] | None = None
+        state = torch.empty(0)
+        while True:
+            with self.seeded(draw):
+                if batches is None:
+                    batches = iter(data)
+                else:
+                    torch.random.set_rng_state(state)
+                try:
+                    batch: Any = next(batches)
+                except StopIteration:
+                    return
+                state = torch.random.get_rng_state()
+            yield _to(batch, self.device)
 
     def _term(self, level: str, batch: tuple[Any, ...]) -> Term:
         problem = self.problem
@@ -128,22 +148,28 @@ class Terms:
         return call
 
     def is_random(self, level: str) -> bool:
-        """Whether a level's function gives other values under another random state; found out by trying, once."""
+        """Whether a level's function draws from torch's random state; found out by looking at it, once. (Values may
+        hide it: dropout of zeros is zero.)
+        """
         if level not in self._random:
             self._random[level] = False
             x, y = self.problem.x0.to(self.device), self.problem.y0.to(self.device)
-            values: list[float] = []
-            with torch.no_grad():
-                for draw in (1, 2):
-                    with self.seeded(draw), contextlib.closing(self.of(level)) as terms:
-                        values.append(float(next(terms)[1](x, y)))
-            self._random[level] = values[0] != values[1]
+            with torch.no_grad(), contextlib.closing(self.of(level)) as terms:
+                _, term = next(terms)
+                with self.seeded(1):
+                    before = self._random_state()
+                    term(x, y)
+                    self._random[level] = not torch.equal(before, self._random_state())
             if self._random[level]:
                 self.note(
                     f"The {level} objective draws random numbers (dropout, say): they are frozen within each "
                     "iteration, and figures hold for one draw."
                 )
         return self._random[level]
+
+    def _random_state(self) -> torch.Tensor:
+        state = torch.random.get_rng_state()
+        return torch.cat([state, torch.cuda.get_rng_state(self.device)]) if self.device.type == "cuda" else state
 
     @contextlib.contextmanager
     def seeded(self, draw: int | None = None) -> Generator[None]:
@@ -158,7 +184,11 @@ class Terms:
         self.draw += 1
 
     def refresh(self, x_flat: torch.Tensor, y: torch.Tensor) -> None:
-        """Bring the buffers of modules up to date by one pass of the lower level at a point."""
+        """Bring the buffers of modules up to date by one pass of the lower level at a point.
+
+        Running statistics of batch normalisation are the averages over that pass, whatever they were before: so they
+        depend on the point only, not on the way there.
+        """
         if not self.y_buffers and not self.x_buffers:
             return
         before = {k: b.clone() for k, b in self.y_buffers.items()}
@@ -166,7 +196,10 @@ class Terms:
         batches: list[tuple[Any, ...]] = [()]
         if problem.lower_data is not None:
             batches = [(b,) for b in self._iterate(problem.lower_data)]
-        with torch.no_grad(), self.seeded():
+        averaged = contextlib.ExitStack()
+        averaged.enter_context(_averages(problem.x_layout.module, self.x_buffers))
+        averaged.enter_context(_averages(problem.y_layout.module, self.y_buffers))
+        with torch.no_grad(), self.seeded(), averaged:
             for batch in batches:
                 x_tree, y_tree = self.trees(x_flat, y, keep=True)
                 outputs = () if problem.outputs is None else (problem.outputs(x_tree, y_tree, *batch),)
@@ -189,11 +222,10 @@ class Terms:
         count = self._count(level, data)
         while True:
             epoch, position = divmod(self.batches_seen, count)
-            with self.seeded(1_000_000 + epoch):
-                for k, batch in enumerate(data):
-                    if k >= position:
-                        self.batches_seen += 1
-                        yield _to(batch, self.device)
+            for k, batch in enumerate(self._drawn(data, 1_000_000 + epoch)):
+                if k >= position:
+                    self.batches_seen += 1
+                    yield batch
 
     def row_values(self, level: str, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Values of a level's inequality and equality constraints, flat."""
@@ -206,6 +238,17 @@ class Terms:
         x_tree, y_tree = self.trees(x, y)
         empty = torch.zeros(0, dtype=y.dtype, device=self.device)
         return tuple(empty if f is None else f(x_tree, y_tree).reshape(-1) for f in functions)  # type: ignore[return-value]
+
+    @contextlib.contextmanager
+    def refreshed(self, x_flat: torch.Tensor, y: torch.Tensor) -> Generator[None]:
+        """Within, the buffers are those of a point; afterwards those from before."""
+        kept = self.x_buffers, self.y_buffers
+        self.x_buffers, self.y_buffers = ({k: b.clone() for k, b in buffers.items()} for buffers in kept)
+        try:
+            self.refresh(x_flat, y)
+            yield
+        finally:
+            self.x_buffers, self.y_buffers = kept
 
     def take_buffers(self, x: Any, y: Any) -> None:
         """Buffers of modules from the values of a result, where they stand among them."""
@@ -228,6 +271,28 @@ class Terms:
         self.draw, self.batches_seen = memory["draw"], memory["batches_seen"]
         self.x_buffers = _to(memory["x_buffers"], self.device)
         self.y_buffers = _to(memory["y_buffers"], self.device)
+
+
+@contextlib.contextmanager
+def _averages(module: torch.nn.Module | None, buffers: dict[str, torch.Tensor]) -> Generator[None]:
+    """Within, running statistics of batch normalisation are gathered as plain averages from nothing; layers that
+    gather none keep theirs. Source: Wu and Johnson (2021), "Rethinking batch in BatchNorm", precise statistics.
+    """
+    found: list[tuple[Any, float | None, dict[str, torch.Tensor]]] = []
+    for path, layer in () if module is None else module.named_modules():
+        names = [f"{path}.{n}" if path else n for n in ("running_mean", "running_var", "num_batches_tracked")]
+        if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm) and all(n in buffers for n in names):  # pyright: ignore[reportPrivateUsage]
+            found.append((layer, layer.momentum, {n: buffers[n] for n in names}))
+            buffers.update({n: torch.zeros_like(buffers[n]) for n in names})
+            layer.momentum = None
+    try:
+        yield
+    finally:
+        for layer, momentum, before in found:
+            layer.momentum = momentum
+            *_, count = before
+            if not bool(buffers[count]):
+                buffers.update(before)
 
 
 def _scalar(value: Any, level: str) -> torch.Tensor:

@@ -6,6 +6,7 @@ one concatenation however many leaves there are.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -150,7 +151,7 @@ class Layout:
         parts: list[torch.Tensor] = []
         for leaf, (name, value) in zip(self.leaves, named, strict=True):
             tensor = torch.as_tensor(value, dtype=self.dtype, device=self.device).detach()
-            if tensor.numel() != leaf.size or name != leaf.name:
+            if not _fits(tuple(tensor.shape), leaf) or name != leaf.name:
                 got = f"{name!r} of {tuple(tensor.shape)}"
                 raise UsageError(f"Expected {self.label}[{leaf.name!r}] of shape {leaf.shape}, got {got}.")
             parts.append(tensor.reshape(-1))
@@ -196,22 +197,30 @@ class Layout:
         for leaf in self.leaves:
             if leaf.name not in given:
                 raise UsageError(f"{self.label} needs a value for {leaf.name!r}. Got: {', '.join(given) or 'none'}.")
-            array = np.asarray(given[leaf.name], dtype=float).reshape(-1)
-            if array.size != leaf.size:
-                raise UsageError(f"Expected {leaf.size} value(s) for {self.label}[{leaf.name!r}], got {array.size}.")
-            parts.append(array)
+            value = given[leaf.name]
+            try:
+                # NumPy takes no tensor that requires gradients, lies on a GPU or is of bfloat16.
+                host = value.detach().double().cpu().numpy() if isinstance(value, torch.Tensor) else value
+                array = np.asarray(host, dtype=float)
+            except (TypeError, ValueError) as error:
+                raise UsageError(f"{self.label}[{leaf.name!r}] holds no array of numbers ({error}).") from error
+            if not _fits(array.shape, leaf):
+                raise UsageError(
+                    f"Expected {self.label}[{leaf.name!r}] of shape {leaf.shape}, got values of shape {array.shape}."
+                )
+            parts.append(array.reshape(-1))
         return torch.as_tensor(np.concatenate(parts)).to(dtype=self.dtype, device=self.device)
 
     def read(self, thing: Any) -> torch.Tensor:
-        """A structure, a dictionary of arrays by leaf name, or a flat array, as one flat tensor.
+        """A structure, a dictionary of arrays by leaf name, or numbers for a plain tensor, as one flat tensor.
 
         Raises:
             UsageError: it has another form.
         """
         if isinstance(thing, Mapping) and not isinstance(self.start, Mapping):
             return self.from_values(cast("Mapping[str, Any]", thing))
-        if isinstance(thing, np.ndarray) and thing.size == self.size and len(self.leaves) == 1:
-            return torch.as_tensor(thing.reshape(-1)).to(dtype=self.dtype, device=self.device)
+        if isinstance(self.start, torch.Tensor) and not isinstance(thing, torch.Tensor):
+            return self.from_values({self.label: thing})
         if isinstance(thing, Mapping) and set(cast("Mapping[str, Any]", thing)) >= {leaf.name for leaf in self.leaves}:
             return self.from_values(cast("Mapping[str, Any]", thing))
         return self.flatten(thing)
@@ -223,3 +232,8 @@ class Layout:
                 return self.label if leaf.name == self.label else f"{self.label}[{leaf.name!r}]"
             index -= leaf.size
         return self.label
+
+
+def _fits(shape: tuple[int, ...], leaf: Leaf) -> bool:
+    """A transposed matrix has as many entries and means something else; of a single number the shape says nothing."""
+    return shape == leaf.shape or (math.prod(shape) == 1 and leaf.size == 1)

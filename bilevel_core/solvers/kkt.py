@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from bilevel_core.backends import Backend, Solution, SolveStatus
-from bilevel_core.backends.scip import Scip
+from bilevel_core.backends.scip import Scip, tight_feastol
 from bilevel_core.errors import BackendError, UsageError
 from bilevel_core.problems.base import AlgebraicProblem
 from bilevel_core.program import BilevelProgram, Program, Row
@@ -247,7 +247,7 @@ class _Run:
         self, backend: Backend, target: Program, start: np.ndarray | None, *, watch: bool, tight: bool
     ) -> Solution:
         self.versions[backend.name] = backend.version()
-        extra = {"numerics/feastol": 1e-9} if tight and backend.name == "scip" else {}
+        extra = {"numerics/feastol": tight_feastol(target)} if tight and backend.name == "scip" else {}
         how = settings(
             self.context,
             self.program.leader,

@@ -26,7 +26,6 @@ from bilevel_core.solvers.penalty_gap import GapState, Weights, gap_done, gap_in
 from bilevel_core.solvers.penalty_value import (
     ValueOptions,
     ValueState,
-    refuse_constraints,
     value_done,
     value_init,
     value_step,
@@ -98,6 +97,10 @@ class Penalty(IterativeSolver):
                 return Refused(
                     f"method {self.method!r} needs expressions, and the levels are callables", "method=value-function"
                 )
+            if traits.upper_rows:
+                return Refused("the leader has constraints besides bounds", "auxiliary")
+            if traits.lower_bounds or any(f.rows for f in traits.followers):
+                return Refused("its inner minimisations take no constraints or bounds of the follower's", "auxiliary")
             return Accepted(METHODS["value-function"], "stationary")
         if traits.form != "algebraic":
             return Refused(f"it has no way to treat {traits.form} problems", "a solver that samples the upper level")
@@ -118,17 +121,11 @@ class Penalty(IterativeSolver):
         """See `IterativeSolver.make_oracle`.
 
         Raises:
-            RefusedError: a differentiable problem with constraints besides bounds on x, or a nonlinear follower that
-                is seen to be nonconvex.
+            RefusedError: a nonlinear follower that is seen to be nonconvex.
             UsageError: a device other than the CPU for an algebraic problem.
         """
         oracle = super().make_oracle(problem, context)
-        if oracle.form == "differentiable":
-            refuse_constraints(oracle)
-            return oracle
-        if context.device not in ("auto", "cpu"):
-            raise UsageError(f"Expressions are solved on the CPU only; leave out device={context.device!r}.")
-        if any(f.convex is None for f in derive_traits(problem).followers):
+        if oracle.form == "algebraic" and any(f.convex is None for f in derive_traits(problem).followers):
             refuse_nonconvex(oracle, context.seed)
             oracle.counts.clear()
         return oracle

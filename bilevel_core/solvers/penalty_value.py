@@ -21,7 +21,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from bilevel_core.errors import RefusedError
 from bilevel_core.lower import LowerFailedError, LowerSettings
 from bilevel_core.oracles import NonFiniteError, Oracle, Vector
 from bilevel_core.result import Claim, Termination
@@ -103,32 +102,12 @@ class Penalised:
     residual: float
 
 
-def refuse_constraints(oracle: Oracle) -> None:
-    """Refuse what the method cannot do.
-
-    Raises:
-        RefusedError: the lower level has constraints, or the upper level has some besides bounds.
-    """
-    if oracle.lower_constrained:
-        raise RefusedError(
-            "Solver 'penalty' (value-function) takes no lower level with constraints or bounds: its inner "
-            "minimisations are unconstrained. Use a solver that differentiates active constraints."
-        )
-    if oracle.has_upper_rows:
-        raise RefusedError(
-            "Solver 'penalty' (value-function) takes bounds on the upper variables, but no other upper constraints. "
-            "Move them into the upper objective, or use a solver that takes them."
-        )
-
-
 def value_init(oracle: Oracle, x0: np.ndarray, context: RunContext, options: ValueOptions) -> ValueState:
     """The lower level solved at x0, and the penalised function with the first weight.
 
     Raises:
-        RefusedError: see `refuse_constraints`.
         LowerFailedError: the lower level was not solved at x0.
     """
-    refuse_constraints(oracle)
     if _precision(oracle) > PRECISIONS["float64"] and options.most > SINGLE_LIMIT:
         oracle.note(
             f"The lower level is in single precision or less and the penalty's weight rises to {options.most:g}: above "

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from bilevel_core.errors import RefusedError, UsageError
+from bilevel_core.errors import UsageError
 from bilevel_core.hypergradients import HypergradientSettings
 from bilevel_core.lower import LowerSettings
 from bilevel_core.oracles import Oracle
@@ -79,6 +79,8 @@ class TrustRegion(IterativeSolver):
         if traits.form == "differentiable":
             if self.model == "bilevel":
                 return Refused("its levels are callables, of which there is no bilevel model", "model=reduced")
+            if traits.upper_rows:
+                return Refused("model=reduced takes no constraints of the leader's besides bounds", "auxiliary")
             return Accepted("quasi-Newton trust region on the reduced objective F(x, y(x))", "local")
         if traits.form != "algebraic":
             return Refused(f"there are no derivatives for {traits.form} problems", "a sampling solver")
@@ -92,18 +94,9 @@ class TrustRegion(IterativeSolver):
         return Accepted("trust region with a bilevel model, solved by the followers' optimality conditions", "local")
 
     def init(self, oracle: Oracle, x0: np.ndarray, context: RunContext) -> BilevelState | ReducedState:
-        """See `IterativeSolver.init`.
-
-        Raises:
-            RefusedError: the reduced variant, and the leader has constraints besides bounds.
-        """
+        """See `IterativeSolver.init`."""
         if self._bilevel(oracle):
             return self._bilevel_method().init(oracle, x0)
-        if oracle.has_upper_rows:
-            raise RefusedError(
-                "trust-region on the reduced objective takes no constraints of the leader's besides bounds: use an "
-                "algebraic problem with model=bilevel, or put them into the objective as a penalty."
-            )
         return self._reduced_method().init(oracle, x0)
 
     def step(

@@ -116,11 +116,9 @@ def solve(
     width = len(oracle.program.columns)
     if complementarity == "auto":
         complementarity = "sos1" if Scip().available().available else "bigm"
-    # With sets and nonlinear terms together SCIP's relaxations by nonlinear programs corrupt memory (SCIP 10.0), which
-    # shows after some hundred solves in one process, as there are here.
     method = KKT(complementarity=complementarity, gap=gap)
     if complementarity == "sos1":
-        method = replace(method, backend="scip", backend_options={"nlp/disable": True})
+        method = replace(method, backend="scip")
     inner = RunContext(time_limit=context.remaining(), seed=context.seed)
     stated = _Stated(model)
     result = method.run(stated, inner)

@@ -14,7 +14,7 @@ from bilevel_core.backends.face import natural_scale as natural_scale  # verify.
 from bilevel_core.backends.face import optimal_face
 from bilevel_core.backends.highs import Highs
 from bilevel_core.backends.ipopt import Ipopt
-from bilevel_core.backends.scip import Scip
+from bilevel_core.backends.scip import Scip, tight_feastol
 from bilevel_core.errors import BackendError
 from bilevel_core.program import BilevelProgram, Function, Program, Row, linear
 
@@ -65,7 +65,7 @@ def _solve(program: Program, time_limit: float | None) -> tuple[Solution, str]:
     for backend in _backends():
         if backend.accepts(program) is not None or not backend.available().available:
             continue
-        options = {"numerics/feastol": 1e-9} if backend.name == "scip" else {}
+        options = {"numerics/feastol": tight_feastol(program)} if backend.name == "scip" else {}
         try:
             solution = backend.solve(program, SolveSettings(time_limit=time_limit, options=options))
         except BackendError as error:

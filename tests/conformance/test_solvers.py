@@ -20,7 +20,7 @@ from bilevel_core.solvers.base import Accepted
 from .table import SOLVERS, UNCHECKED
 
 LIBRARY = {n: s for n, s in get_registry().problems.items() if n.startswith(("classic/", "trap/", "smd/"))}
-TIME_LIMIT = 20.0
+TIME_LIMIT = 10.0
 """Seconds for one run: far more than any needs, so that a solver that hangs is found out."""
 
 
