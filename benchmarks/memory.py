@@ -278,19 +278,19 @@ def main() -> None:
         folder = folder.resolve()
         folder.mkdir(parents=True, exist_ok=True)
         reasons = {name: install(folder, name) for name in packages}
-    print(
-        "| package | method | weights | K | MiB before | MiB at most | CPU s | products |\n|---|---|---|---|---|---|---|---|"
-    )
+    print("| package | method | weights | K | MiB before | MiB at most | CPU s | products |")
+    print("|---|---|---|---|---|---|---|---|")
     for size in options.size:
         for package, methods in METHODS.items():
-            python: Path | str = (
-                sys.executable if package == "bilevel" or folder is None else python_of(folder / package)
-            )
-            if package != "bilevel" and (folder is None or reasons.get(package) or not python.exists()):
-                if folder is not None:
+            python = Path(sys.executable)
+            if package != "bilevel":
+                if folder is None:
+                    continue
+                python = python_of(folder / package)
+                if reasons.get(package) or not python.exists():
                     why = reasons.get(package) or f"no environment {package} in the folder of peers"
                     print(f"| {package} | skipped | {size} | | {why} | | | |")
-                continue
+                    continue
             for method in methods:
                 if options.only and not any(part in f"{package} {method}" for part in options.only):
                     continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import types
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,15 @@ LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 
 @pytest.mark.parametrize("page", [p for p in PAGES if BLOCK.search(p.read_text())], ids=lambda p: p.name)
 def test_code_runs(
-    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    page: Path,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    if "import torch" in page.read_text():
+        torch = pytest.importorskip("torch", reason="the page needs torch")
+        request.addfinalizer(partial(torch.set_default_dtype, torch.get_default_dtype()))
     monkeypatch.chdir(tmp_path)
     module = types.ModuleType("page")
     monkeypatch.setitem(sys.modules, "page", module)  # dataclasses look their module up

@@ -18,13 +18,17 @@ SCIP_FUNCTIONS = {"exp", "log", "sqrt", "sin", "cos", "abs"}
 CHECK_TOLERANCE = 1e-5
 
 
-def tight_feastol(program: Program) -> float:
+def tight_feastol(program: Program, degree: float = 1) -> float:
     """The tightest feasibility tolerance that SCIP works well with.
 
     Nonlinear programs make it re-solve linear ones with a thousandth of it, and below 1e-10 SoPlex only complains, a
     line on stderr each time.
+
+    Args:
+        program: what is solved.
+        degree: of the objective up to which the tolerance is 1e-9, with linear rows: 2 where values must be exact.
     """
-    return 1e-9 if program.degree <= 1 else 1e-7
+    return 1e-9 if program.degree <= degree and program.row_degree <= 1 else 1e-7
 
 
 class Scip(Backend):

@@ -14,6 +14,7 @@ import torch
 from bilevel_core.linear import cg
 from bilevel_core.lower.base import LowerFailedError, LowerSettings, Response
 from bilevel_core.lower.multipliers import multipliers
+from bilevel_core.lower.newton import UNBOUNDED
 from bilevel_core.lower.polish import polish, strongly_active
 from bilevel_core.oracles import NonFiniteError, norm
 from bilevel_core.oracles.torch import TorchOracle
@@ -50,13 +51,15 @@ def bounded(oracle: TorchOracle, x: np.ndarray, start: torch.Tensor, settings: L
 
         solved = cg(product, -mask * gradient, tolerance=1e-3, max_iterations=250)
         step = mask * solved.value
+        if solved.direction is not None and not bool(step.any()):
+            step = mask * solved.direction * norm(gradient)
         if not float(gradient @ step) < 0.0:
             step = -mask * gradient
         moved = _search(oracle, x, y, step, value, gradient, low, high)
         if moved is None:
             message = "The lower level cannot be improved further in this precision."
             break
-        y = moved
+        y = _extended(oracle, x, y, step, moved, low, high) if solved.negative_curvature else moved
         iterations += 1
     value, gradient = oracle.lower_gradient(x, y)
     residual = _projected(oracle, y, gradient, low, high)
@@ -133,6 +136,29 @@ def _search(
             return trial if better else None
         length *= 0.5
     return None
+
+
+def _extended(
+    oracle: TorchOracle,
+    x: np.ndarray,
+    y: torch.Tensor,
+    step: torch.Tensor,
+    moved: torch.Tensor,
+    low: torch.Tensor,
+    high: torch.Tensor,
+) -> torch.Tensor:
+    """The farthest of 2, 4, ... steps up to which f keeps falling: no model bounds a step of negative curvature."""
+    value, length = oracle.lower(x, moved), 2.0
+    while value >= UNBOUNDED and length < 2.0**100:
+        trial = torch.clamp(y + length * step, low, high)
+        try:
+            new = oracle.lower(x, trial)
+        except NonFiniteError:
+            break
+        if not new < value:
+            break
+        moved, value, length = trial, new, 2.0 * length
+    return moved
 
 
 def constrained(oracle: TorchOracle, x: np.ndarray, start: torch.Tensor, settings: LowerSettings) -> Response:

@@ -225,7 +225,7 @@ def _first(program: Program, backends: tuple[Backend, ...]) -> Solution:
     for backend in backends:
         if backend.accepts(program) is not None or not backend.available().available:
             continue
-        options = {"numerics/feastol": tight_feastol(program)} if backend.name == "scip" else {}
+        options = {"numerics/feastol": tight_feastol(program, degree=2)} if backend.name == "scip" else {}
         limit = SECONDS if backend.name == "scip" else None
         try:
             solution = backend.solve(program, SolveSettings(time_limit=limit, options=options))

@@ -106,7 +106,7 @@ class TorchOracle(Oracle):
             value = term(point["x"], point["y"])
             total += weight * float(value.detach())
             if value.requires_grad:
-                parts = torch.autograd.grad(value, leaves, allow_unused=True)
+                parts: Any = torch.autograd.grad(value, leaves, allow_unused=True)
                 connected = connected or any(part is not None for part in parts)
                 sums = [s if part is None else s + weight * part for s, part in zip(sums, parts, strict=True)]
         self._finite_value(level, total)

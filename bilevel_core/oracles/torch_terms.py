@@ -262,15 +262,16 @@ class Terms:
         return {
             "draw": self.draw,
             "batches_seen": self.batches_seen,
-            "x_buffers": dict(self.x_buffers),
-            "y_buffers": dict(self.y_buffers),
+            "x_buffers": {k: b.clone() for k, b in self.x_buffers.items()},
+            "y_buffers": {k: b.clone() for k, b in self.y_buffers.items()},
         }
 
     def restore(self, memory: Any) -> None:
         """Take back what `memory` gave."""
         self.draw, self.batches_seen = memory["draw"], memory["batches_seen"]
-        self.x_buffers = _to(memory["x_buffers"], self.device)
-        self.y_buffers = _to(memory["y_buffers"], self.device)
+        # Copies both ways: passes that gather statistics write into the buffers.
+        self.x_buffers = {k: _to(b, self.device).clone() for k, b in memory["x_buffers"].items()}
+        self.y_buffers = {k: _to(b, self.device).clone() for k, b in memory["y_buffers"].items()}
 
 
 @contextlib.contextmanager

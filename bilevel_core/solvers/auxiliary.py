@@ -240,31 +240,55 @@ class Auxiliary(DescentSolver):
         assert state.candidate is not None
         assert state.response is not None
         assert state.memory is not None
-        candidate, response = state.candidate, state.response
+        candidate, response, memory = state.candidate, state.response, state.memory
         upper = oracle.upper_rows(candidate.x, response.y, jacobian=True)
         y = oracle.to_numpy(response.y)
         program = AuxiliaryProgram(oracle, candidate.x, y, system, gradients, upper, state.weight)
         scale = max(1.0, abs(candidate.objective))
-        directions: list[Direction | None] = []
-        if self.norm in ("auto", "quasi-newton") and not state.plain:
-            steep = float(np.linalg.norm(projected(candidate.x, gradient, oracle.x_lower, oracle.x_upper)))
-            matrix = state.memory.matrix(max(steep, 1e-6 * scale))
-            directions.append(program.solve(FAR * max(1.0, float(np.abs(candidate.x).max(initial=0.0))), matrix))
-        for direction in directions:
-            if direction is not None and -direction.value > self.tolerance * scale:
-                point = self._along(oracle, state, system, direction, context)
-                if point is not None:
-                    return self._at(oracle, state, point)
         steepest = program.solve(1.0)
         if steepest is None:
             return self._stuck(oracle, state, float("nan"), context)
         state = replace(state, figures={**state.figures, "auxiliary_value": steepest.value})
         if -steepest.value > self.tolerance * scale:
+            # The value of a quasi-Newton direction falls with the square of the slope: whether the point is stationary
+            # is for the steepest one to say.
+            if self.norm in ("auto", "quasi-newton") and not state.plain:
+                point = self._bent(oracle, state, system, program, gradient, context)
+                if point is not None:
+                    return self._at(oracle, state, point)
             point = self._along(oracle, state, system, steepest, context)
             if point is not None:
                 return self._at(oracle, replace(state, memory=Memory.empty(oracle.nx)), point)
             return self._stuck(oracle, state, -steepest.value, context)
         return self._settled(oracle, state, system, context, regular=program.regular(), exact=steepest.exact)
+
+    def _bent(
+        self,
+        oracle: Oracle,
+        state: AuxiliaryState,
+        system: OptimalitySystem,
+        program: AuxiliaryProgram,
+        gradient: np.ndarray,
+        context: RunContext,
+    ) -> Trial | None:
+        """A better point along a direction that the curvature estimate bends."""
+        assert state.candidate is not None
+        assert state.memory is not None
+        x, value, memory = state.candidate.x, state.candidate.objective, state.memory
+        steep = projected(x, gradient, oracle.x_lower, oracle.x_upper)
+        matrix = memory.matrix(max(float(np.linalg.norm(steep)), 1e-6 * max(1.0, abs(value))))
+        direction = program.solve(FAR * max(1.0, float(np.abs(x).max(initial=0.0))), matrix)
+        if direction is not None and direction.value < 0.0:
+            point = self._along(oracle, state, system, direction, context)
+            if point is not None:
+                return point
+        if not system.active.strict or oracle.has_upper_rows or not steep.any():
+            return None
+        # Near a stationary point the program's tolerances hide its direction. On a smooth piece two linear solves give
+        # the same one.
+        d_x = self._direction(steep, gradient, memory)
+        line = self._line(oracle, state, d_x, system.follow(d_x).v, context)
+        return self._corrected(line, 1.0, value, float(gradient @ d_x))
 
     def _along(
         self,

@@ -36,6 +36,10 @@ ROUNDING = 1e-13
 """Predicted reductions up to this, relative, cannot be told from rounding."""
 HEAVIEST = 1e10
 """The weight of violations stops growing here: rows that are still violated then are taken as impossible nearby."""
+SLOW, PATIENCE = 1e-5, 15
+"""A start ends after so many steps in a row with a relative improvement below the first: at an inflection, say, where
+steps shrink without end.
+"""
 TIED = 1e-9
 """How much worse for the follower, relative, an answer may be and still count as one of its best."""
 
@@ -53,6 +57,7 @@ class BilevelState(State):
         radius: of the region, in the largest change of a variable.
         refused: smallest radius whose step was rejected since the last accepted step.
         weight: of violations in the merit function.
+        slow: how many steps in a row have improved the merit by next to nothing.
         ended: why the start is over, empty while it is not.
         failed: whether that is an error.
     """
@@ -62,6 +67,7 @@ class BilevelState(State):
     radius: float = 1.0
     refused: float = math.inf
     weight: float = 1.0
+    slow: int = 0
     ended: str = ""
     failed: bool = False
 
@@ -201,12 +207,16 @@ class BilevelMethod:
         if ratio < ACCEPT:
             why = "the true lower level does not follow the model however small the step"
             return self._shrunk(state, 0.25 * min(length, state.radius), why)
+        slow = state.slow + 1 if merit - after < SLOW * (1.0 + abs(merit)) else 0
+        if slow >= PATIENCE:
+            text = f"The last {PATIENCE} steps hardly improved the point; nothing more is known of it."
+            state = replace(state, ended=text)
         radius = state.radius
         if ratio < 0.25:
             radius = max(0.5 * length, self.min_radius)
         elif ratio > GOOD and length > 0.9 * radius:
             radius = min(2.0 * radius, self.max_radius)
-        return self._at(replace(state, radius=radius, refused=math.inf), oracle, answer.x, response)
+        return self._at(replace(state, radius=radius, refused=math.inf, slow=slow), oracle, answer.x, response)
 
     def _shrunk(self, state: BilevelState, radius: float, why: str) -> BilevelState:
         refused = min(state.refused, state.radius)

@@ -65,7 +65,7 @@ def _solve(program: Program, time_limit: float | None) -> tuple[Solution, str]:
     for backend in _backends():
         if backend.accepts(program) is not None or not backend.available().available:
             continue
-        options = {"numerics/feastol": tight_feastol(program)} if backend.name == "scip" else {}
+        options = {"numerics/feastol": tight_feastol(program, degree=2)} if backend.name == "scip" else {}
         try:
             solution = backend.solve(program, SolveSettings(time_limit=time_limit, options=options))
         except BackendError as error:

@@ -123,7 +123,7 @@ def test_constraints_are_refused() -> None:
         {"upper_inequality": lambda x, y: x - y},
     )
     for more in cases:
-        with pytest.raises(bl.RefusedError, match="penalty.*constraints"):
+        with pytest.raises(bl.RefusedError, match=r"penalty.*constraints"):
             bl.solve(TorchProblem(f, f, start, start.clone(), **more), "penalty")
 
 

@@ -1,1 +1,1 @@
-"""Differentiable problems, their hypergradients and the solvers on them. Not called torch: that would hide the library."""
+"""Tests of differentiable problems. The folder is not called torch: that would hide the library of that name."""

@@ -47,7 +47,7 @@ def solved(problem: bl.TorchProblem, x: Any = X, **settings: Any) -> Any:
         ("sgd", {"learning_rate": 0.1, "momentum": 0.8}),
         ("sgd", {"learning_rate": 0.3, "schedule": "linear"}),
         ("adam", {"learning_rate": 0.3, "schedule": "cosine", "max_iterations": 600, "tolerance": 1e-5}),
-        ("rprop", {"max_iterations": 600, "tolerance": 1e-6}),
+        ("rprop", {"max_iterations": 600, "tolerance": 1e-5}),
         ("nadam", {"learning_rate": 0.05, "max_iterations": 3000, "schedule": "cosine", "tolerance": 1e-5}),
     ],
 )
