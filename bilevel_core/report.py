@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
 
+from bilevel_core.errors import BilevelError
 from bilevel_core.result import Certificate, Result, Status, Verdict, plain
 
 SHOWN_VALUES = 12
@@ -109,8 +111,24 @@ def certificate_text(certificate: Certificate) -> str:
 
 
 def _solver(result: Result) -> str:
-    changed = ", ".join(f"{k}={v}" for k, v in result.options.items() if v not in (None, {}, ""))
+    """The solver with the options that differ from its defaults."""
+    defaults = _defaults(result.solver)
+    told = {k: v for k, v in result.options.items() if k not in defaults or v != plain(defaults[k])}
+    changed = ", ".join(f"{k}={v}" for k, v in told.items() if v not in (None, {}, ""))
     return f"{result.solver} ({changed})" if changed else result.solver
+
+
+def _defaults(solver: str) -> dict[str, Any]:
+    """A solver's defaults; nothing for one that is not installed here, as with a result from elsewhere."""
+    from bilevel_core.plugins.registry import get_registry
+
+    spec = get_registry().solvers.get(solver)
+    if spec is None:
+        return {}
+    try:
+        return dataclasses.asdict(spec.load()())
+    except (BilevelError, TypeError):
+        return {}
 
 
 def _certificate(c: Certificate) -> list[tuple[str, str]]:

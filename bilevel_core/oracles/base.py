@@ -176,6 +176,11 @@ class Oracle(ABC):
         """Whether the lower level has constraints besides bounds."""
 
     @property
+    def precision(self) -> float:
+        """The unit roundoff of objective values: differences below a few of it, relative, mean nothing."""
+        return 2.0**-52
+
+    @property
     def has_lower_bounds(self) -> bool:
         """Whether a lower variable is bounded."""
         return bool(np.isfinite(self.y_lower).any() or np.isfinite(self.y_upper).any())

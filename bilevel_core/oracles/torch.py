@@ -44,6 +44,11 @@ class TorchOracle(Oracle):
         sizes = problem.sizes()
         self._upper_rows, self._lower_rows = sizes.upper_rows > 0, sizes.lower_rows > 0
 
+    @property
+    def precision(self) -> float:
+        """See `Oracle.precision`."""
+        return float(torch.finfo(self.dtype).eps)
+
     # Vectors.
 
     def y_start(self) -> torch.Tensor:

@@ -239,8 +239,7 @@ class Auxiliary(DescentSolver):
     ) -> AuxiliaryState:
         assert state.candidate is not None
         assert state.response is not None
-        assert state.memory is not None
-        candidate, response, memory = state.candidate, state.response, state.memory
+        candidate, response = state.candidate, state.response
         upper = oracle.upper_rows(candidate.x, response.y, jacobian=True)
         y = oracle.to_numpy(response.y)
         program = AuxiliaryProgram(oracle, candidate.x, y, system, gradients, upper, state.weight)

@@ -27,6 +27,8 @@ from bilevel_core.traits import Traits
 SUFFICIENT, CURVATURE = 1e-4, 0.9
 """Constants of the Wolfe conditions."""
 TRIALS = 25
+PATIENCE = 5
+"""A start ends after so many steps in a row that gain no more than rounding."""
 
 
 @dataclass
@@ -39,6 +41,7 @@ class DescentState(State):
         adjoint: of that hypergradient, to start the next linear solve from.
         memory: of L-BFGS.
         first, second: moments of Adam, or the momentum of SGD, shape (nx,).
+        slow: how many steps in a row have improved the objective by no more than rounding.
         plain: whether the last search failed, so that the next goes along the plain gradient.
         ended: why the start is over; "" while it is not.
     """
@@ -49,6 +52,7 @@ class DescentState(State):
     memory: Memory | None = None
     first: np.ndarray = field(default_factory=lambda: np.zeros(0))
     second: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    slow: int = 0
     plain: bool = False
     ended: str = ""
 
@@ -259,8 +263,16 @@ class HypergradientDescent(DescentSolver):
         assert state.memory is not None
         memory = state.memory.updated(x - state.candidate.x, found.value - state.gradient, self.memory)
         moved = float(np.linalg.norm(x - state.candidate.x))
-        new = self._at(oracle, replace(state, memory=memory, plain=False), x, response, found)
-        return replace(new, figures={**new.figures, "step": moved})
+        gained = state.candidate.objective - found.upper
+        slow = state.slow + 1 if gained <= 10.0 * oracle.precision * max(1.0, abs(found.upper)) else 0
+        new = self._at(oracle, replace(state, memory=memory, plain=False, slow=slow), x, response, found)
+        ended = state.ended
+        if slow >= PATIENCE:
+            ended = (
+                f"The last {slow} steps changed the objective by no more than rounding; the hypergradient has norm "
+                f"{new.figures['hypergradient_norm']:.2g}. Use float64, or a larger tolerance."
+            )
+        return replace(new, figures={**new.figures, "step": moved}, ended=ended)
 
     # Adam and SGD.
 

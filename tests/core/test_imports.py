@@ -60,7 +60,7 @@ ALLOWED: dict[str, set[str]] = {
         "run",
     },
     "choose": {"errors", "plugins", "problems", "run", "solvers", "traits"},
-    "report": {"result"},
+    "report": {"result", "plugins", "errors"},
 }
 EVERYTHING = {"api"}
 """Rooms at the top, which may import all others."""

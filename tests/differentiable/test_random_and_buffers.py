@@ -101,7 +101,7 @@ def test_running_statistics_belong_to_the_result() -> None:
     module = normalised()
     before = snapshot(module)
     problem = problem_of(module, evaluate=True)
-    result = bl.solve(problem, "hypergradient", {"max_iterations": 2})
+    result = bl.solve(problem, "hypergradient", {"max_iterations": 2}, verify=False)
     assert same(before, snapshot(module))
     assert not np.allclose(result.y["1.running_mean"], 0.0)
     assert "running_mean" in result.message
@@ -118,7 +118,7 @@ def test_running_statistics_belong_to_the_result() -> None:
 
 def test_a_results_statistics_are_used_in_its_hypergradient() -> None:
     problem = problem_of(normalised(), evaluate=True)
-    result = bl.solve(problem, "hypergradient", {"max_iterations": 1})
+    result = bl.solve(problem, "hypergradient", {"max_iterations": 1}, verify=False)
     found = bl.hypergradient(problem, result.x, result.y)
     assert found.upper == pytest.approx(result.upper_objective, rel=1e-9)
     parameters = {k: v for k, v in result.y.items() if "running" not in k and "num_" not in k}
@@ -246,14 +246,13 @@ def loaded(**more: Any) -> bl.TorchProblem:
     )
 
 
+SHORT = {"max_iterations": 1, "lower_iterations": 2, "hypergradient_iterations": 3}
 CALLS = {
-    "hypergradient": lambda p: bl.hypergradient(p, p.x0, p.y_layout.values(p.y0)),
+    "hypergradient": lambda p: bl.hypergradient(p, p.x0, p.y_layout.values(p.y0), max_iterations=5),
     "unroll": lambda p: bl.hypergradient(p, p.x0, p.y_layout.values(p.y0), "unroll", steps=2),
-    "solve": lambda p: bl.solve(p, "hypergradient", {"max_iterations": 1, "lower_iterations": 3}, verify=False),
-    "auxiliary": lambda p: bl.solve(p, "auxiliary", {"max_iterations": 1, "lower_iterations": 3}, verify=False),
-    "adam": lambda p: bl.solve(
-        p, "hypergradient", {"max_iterations": 1, "lower_method": "adam", "lower_iterations": 3}, verify=False
-    ),
+    "solve": lambda p: bl.solve(p, "hypergradient", {**SHORT, "lower_method": "lbfgs"}, verify=False),
+    "auxiliary": lambda p: bl.solve(p, "auxiliary", {**SHORT, "lower_method": "lbfgs"}, verify=False),
+    "adam": lambda p: bl.solve(p, "hypergradient", {**SHORT, "lower_method": "adam"}, verify=False),
     "classify": bl.classify,
 }
 
