@@ -23,10 +23,10 @@ UNBOUNDED = -1e20
 def newton_cg(oracle: TorchOracle, x: np.ndarray, start: torch.Tensor, settings: LowerSettings) -> Response:
     """Minimise f(x, .) by truncated Newton steps (Dembo and Steihaug 1983).
 
-    Each step solves ``H s = -g`` by conjugate gradients to a relative accuracy of min(0.03, sqrt(|g|)), or loosely where
-    that is enough for the tolerance, so that convergence is superlinear; a direction of negative curvature is followed
-    downhill. Good at: smooth full-batch objectives, ill-conditioned ones among them. Bad at: objectives that are noisy
-    or have kinks.
+    Each step solves ``H s = -g`` by conjugate gradients to a relative accuracy of min(0.01, sqrt(|g|)), so that
+    convergence is superlinear, or loosely where that is enough for the tolerance; a direction of negative curvature is
+    followed downhill. Good at: smooth full-batch objectives, ill-conditioned ones among them. Bad at: objectives that
+    are noisy or have kinks.
     """
     y = start
     message = ""
@@ -63,8 +63,8 @@ def newton_cg(oracle: TorchOracle, x: np.ndarray, start: torch.Tensor, settings:
 
 
 def _forcing(size: float, tolerance: float) -> float:
-    """Relative accuracy of a Newton step: superlinear, but no more than brings the gradient to a tenth of the tolerance."""
-    return min(0.5, max(min(0.03, math.sqrt(size)), 0.1 * tolerance / size))
+    """Relative accuracy of a Newton step: superlinear, but no more than leaves a tenth of the tolerance."""
+    return min(0.5, max(min(0.01, math.sqrt(size)), 0.1 * tolerance / size))
 
 
 def _extended(oracle: TorchOracle, x: np.ndarray, y: torch.Tensor, step: torch.Tensor, value: float) -> float:

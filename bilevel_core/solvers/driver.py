@@ -59,6 +59,7 @@ class Run:
         self.lost: dict[int, str] = {}
         self._sign = 0.0
         self._last_checkpoint = -math.inf
+        self._fresh = oracle.memory()
         if context.restored is not None:
             self._restore(context.restored)
 
@@ -89,6 +90,8 @@ class Run:
     def go_on(self, number: int) -> None:
         """One start, from where it stands to its end or to a limit."""
         record = self.saved.records.get(number, StartRecord(number))
+        # Every start begins with the same memory, wherever it runs; one that goes on, with its own.
+        self.oracle.restore(self._fresh if record.state is None else record.memory)
         while record.end is None:
             stop = None if record.state is None else self.solver.done(record.state)
             if stop is not None:
@@ -179,11 +182,14 @@ class Run:
         """Keep a new state, and tell of it."""
         found: Candidate | None = state.candidate
         before = self.saved.best
-        best = record.best
+        best, memory = record.best, self.oracle.memory()
+        best_memory = record.best_memory
         if found is not None and found.better(best):
             # What the method knows of a point counts when the start has converged to it.
-            best = replace(found, claim=Claim.FEASIBLE)
-        new = replace(record, state=state, best=best, iterations=state.iteration)
+            best, best_memory = replace(found, claim=Claim.FEASIBLE), memory
+        new = replace(
+            record, state=state, memory=memory, best=best, best_memory=best_memory, iterations=state.iteration
+        )
         self._commit(new)
         where = {"start": record.number, "iteration": state.iteration}
         if found is not None and found.feasible and found.better(before):

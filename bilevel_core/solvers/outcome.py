@@ -26,7 +26,9 @@ class StartRecord:
     Attributes:
         number: 0 for the problem's own starting point.
         state: the solver's state; None before the first and once the start is over.
+        memory: the oracle's (`Oracle.memory`) when that state was reached.
         best: the best point passed; once the start is over, the point that it stands for.
+        best_memory: the oracle's when that point was reached.
         iterations: steps taken.
         end: why it is over; None while it could go on.
         message: what to tell the user of its end.
@@ -35,7 +37,9 @@ class StartRecord:
 
     number: int
     state: Any = None
+    memory: Any = None
     best: Candidate | None = None
+    best_memory: Any = None
     iterations: int = 0
     end: Termination | None = None
     message: str = ""
@@ -49,14 +53,23 @@ class StartRecord:
     def ended(self, end: Termination, message: str = "", *, fatal: bool = False) -> StartRecord:
         """The same start, over. A point that it converged to is what it stands for, unless it passed a better one."""
         last = None if self.state is None else self.state.candidate
-        best = self.best
+        best, memory = self.best, self.best_memory
         if end is Termination.CONVERGED and last is not None:
             known = replace(last, claim=min(last.claim, Claim.LOCAL, key=lambda c: c.rank))
             if preferred(known, best) is known:
-                best = known
+                best, memory = known, self.memory
             else:
                 message = f"{message} It passed a better point than the one it converged to; that point is kept."
-        return replace(self, state=None, best=best, end=end, message=message.strip(), fatal=fatal)
+        return replace(
+            self,
+            state=None,
+            memory=None,
+            best=best,
+            best_memory=memory,
+            end=end,
+            message=message.strip(),
+            fatal=fatal,
+        )
 
 
 @dataclass(frozen=True)
@@ -131,6 +144,7 @@ def collect(
     if winner is None or point is None:
         return without_point(termination, context, " ".join(messages), counts=counts)
     converged = winner.end is Termination.CONVERGED
+    oracle.restore(winner.best_memory)
     x, y = oracle.point(point.x, point.y)
     upper, lower = oracle.objectives(point.x, point.y)
     return Result(
