@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bilevel_core.hypergradients.public import hypergradient
     from bilevel_core.plugins.specs import KnownOptimum, ProblemSpec, SolverSpec
     from bilevel_core.problems.base import AlgebraicProblem, Problem
+    from bilevel_core.problems.cvxpy import CvxpyProblem
     from bilevel_core.problems.pyomo import Follower, PyomoProblem
     from bilevel_core.problems.torch import TorchProblem
     from bilevel_core.result import Certificate, Claim, Result, Status, Termination, Verdict
@@ -44,6 +45,7 @@ _LAZY = {
     "SolverSpec": "bilevel_core.plugins.specs",
     "Problem": "bilevel_core.problems.base",
     "AlgebraicProblem": "bilevel_core.problems.base",
+    "CvxpyProblem": "bilevel_core.problems.cvxpy",
     "Follower": "bilevel_core.problems.pyomo",
     "PyomoProblem": "bilevel_core.problems.pyomo",
     "TorchProblem": "bilevel_core.problems.torch",
@@ -72,6 +74,7 @@ __all__ = [
     "Certificate",
     "Claim",
     "Classification",
+    "CvxpyProblem",
     "Event",
     "Follower",
     "KnownOptimum",

@@ -180,16 +180,17 @@ def verify(problem: Any, x: Mapping[str, Any] | Result, y: Mapping[str, Any] | N
         UsageError: a variable is missing or unknown, or the result holds no point.
     """
     problem = as_problem(problem)
-    claim = Claim.NONE
+    claim, response = Claim.NONE, "optimistic"
     if isinstance(x, Result):
         if y is not None:
             raise UsageError("A result brings its own y: leave the third argument out.")
         if not x.has_point:
             raise UsageError(f"The result holds no point to check: it ended {x.termination}.")
+        response = str(x.options.get("response", "optimistic"))
         x, y, claim = x.x, x.y, x.claim
     if y is None:
         raise UsageError("Expected y, the followers' values by name, as third argument.")
-    return _certificate(problem, x, y, claim, None)
+    return _certificate(problem, x, y, claim, None, response)
 
 
 def classify(problem: Any) -> Classification:
@@ -284,7 +285,8 @@ def _with_check(problem: Problem, result: Result, context: RunContext, *, verify
         return result
     context.report("phase", message="checking the point independently")
     try:
-        certificate = _certificate(problem, result.x, result.y, result.claim, context)
+        response = str(result.options.get("response", "optimistic"))
+        certificate = _certificate(problem, result.x, result.y, result.claim, context, response)
     except KeyboardInterrupt:
         certificate = Certificate(Verdict.UNVERIFIABLE, reason="The check was interrupted.")
         result = dataclasses.replace(result, termination=Termination.STOPPED_BY_USER)
@@ -292,10 +294,16 @@ def _with_check(problem: Problem, result: Result, context: RunContext, *, verify
 
 
 def _certificate(
-    problem: Problem, x: Mapping[str, Any], y: Mapping[str, Any], claim: Claim, context: RunContext | None
+    problem: Problem,
+    x: Mapping[str, Any],
+    y: Mapping[str, Any],
+    claim: Claim,
+    context: RunContext | None,
+    response: str = "optimistic",
 ) -> Certificate:
     if isinstance(problem, AlgebraicProblem):
-        certificate = check(problem, problem.vector(x, y), claim=claim, run=None if context is None else context.map)
+        run = None if context is None else context.map
+        certificate = check(problem, problem.vector(x, y), claim=claim, run=run, response=response)
     elif isinstance(problem, DifferentiableProblem):
         certificate = _differentiable_certificate(problem, x, y)
     else:

@@ -54,7 +54,7 @@ def classification(problem: Problem, registry: Registry | None = None) -> Classi
     verdicts: dict[str, Accepted | Refused] = {}
     for name, spec in sorted(registry.solvers.items(), key=lambda item: (-item[1].priority, item[0])):
         try:
-            verdicts[name] = spec.load()().accepts(traits)
+            verdicts[name] = _verdict(spec.load()(), traits)
         except MissingError as error:
             verdicts[name] = Refused(f"it cannot be loaded: {error}", spec.install)
     chosen = next((name for name, v in verdicts.items() if isinstance(v, Accepted)), None)
@@ -87,10 +87,16 @@ def build_solver(
         name = found.chosen
     factory = registry.find("solvers", name).load()
     solver: Solver = factory(**read(factory, options, kind="option", owner=f"solver {name!r}"))
-    verdict = solver.accepts(traits)
+    verdict = _verdict(solver, traits)
     if isinstance(verdict, Refused):
         others = [k for k, v in classification(problem, registry).verdicts.items() if isinstance(v, Accepted)]
         hint = f" These take it: {', '.join(others)}." if others else ""
         instead = f" What could solve it: {verdict.instead}." if verdict.instead else ""
         raise RefusedError(f"Solver {name!r} does not take this problem: {verdict.reason}.{instead}{hint}")
     return name, solver, verdict
+
+
+def _verdict(solver: Solver, traits: Traits) -> Accepted | Refused:
+    if traits.duals and not solver.takes_duals:
+        return Refused("the leader uses followers' multipliers, which are no variables here", "kkt")
+    return solver.accepts(traits)

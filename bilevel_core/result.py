@@ -112,6 +112,9 @@ class Certificate:
         better_response: the leader's objective at the follower's answer that suits the leader best at this x, where
             that is better than at the point checked; else None.
         reason: one sentence on what decided the verdict.
+        worst_response: the leader's objective at the follower's optimal answer that suits the leader worst at this x,
+            infinite where there is no limit; None where it is not known. What an optimistic point risks. That answer
+            need not satisfy the leader's constraints.
     """
 
     verdict: Verdict
@@ -123,6 +126,7 @@ class Certificate:
     response: str = "unknown"
     better_response: float | None = None
     reason: str = ""
+    worst_response: float | None = None
 
 
 class Values(dict[str, np.ndarray]):

@@ -86,10 +86,18 @@ class Backend(ABC):
     summary: ClassVar[str]
     scope: ClassVar[str]
     """``global`` where its answers hold globally for every program it accepts, else ``local``."""
+    takes_indicators: ClassVar[bool] = False
+    """Whether it takes programs with indicators. Those that say nothing are never handed one."""
 
     @abstractmethod
     def accepts(self, program: Program) -> str | None:
         """None when the backend takes this program, else why not."""
+
+    def refusal(self, program: Program) -> str | None:
+        """`accepts`, and before it what every backend refuses unless it says otherwise."""
+        if program.indicators and not self.takes_indicators:
+            return f"{self.name} takes no indicators (SCIP does); express the pairs by sets or binaries with bounds"
+        return self.accepts(program)
 
     @abstractmethod
     def version(self) -> str:
@@ -102,7 +110,7 @@ class Backend(ABC):
             BackendError: the backend does not take the program, broke, or contradicted itself.
             UsageError: an option that it does not know.
         """
-        reason = self.accepts(program)
+        reason = self.refusal(program)
         if reason is not None:
             raise BackendError(reason)
         return self._solve(program, settings or SolveSettings())

@@ -35,8 +35,9 @@ class Scip(Backend):
     """SCIP through PySCIPOpt."""
 
     name = "scip"
-    summary = "LP to nonconvex MINLP with special ordered sets, global"
+    summary = "LP to nonconvex MINLP with special ordered sets and indicators, global"
     scope = "global"
+    takes_indicators = True
 
     def version(self) -> str:
         """The versions of SCIP and PySCIPOpt."""
@@ -125,6 +126,8 @@ class Scip(Backend):
                 model.addCons(body >= row.lower)
         for k, group in enumerate(program.sos1):
             model.addConsSOS1([variables[i] for i in group], name=f"sos{k}")
+        for n, (z, value, k) in enumerate(program.indicators):
+            model.addConsIndicator(variables[k] <= 0.0, variables[z], activeone=value == 1, name=f"indicator{n}")
         return variables
 
     @staticmethod

@@ -85,7 +85,11 @@ def _structured(problem: Problem, oracle: Oracle, value: np.ndarray, x: np.ndarr
         columns = problem.program().leader.columns
         place = {c: k for k, c in enumerate(columns)}
         return Values(
-            {g.name: np.array([value[place[c]] for c in g.columns]).reshape(g.shape) for g in problem.groups()[0]}
+            {
+                g.name: np.array([value[place[c]] for c in g.columns]).reshape(g.shape)
+                for g in problem.groups()[0]
+                if not g.hidden
+            }
         )
     import torch
 

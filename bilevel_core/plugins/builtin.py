@@ -85,6 +85,22 @@ def bilevel_reformulations() -> list[ReformulationSpec]:
         ReformulationSpec(
             "bigm", "bilevel_core.reductions.bigm:BigM", "complementary pairs as binaries with bounds on both sides"
         ),
+        ReformulationSpec(
+            "indicator", "bilevel_core.reductions.indicator:Indicator", "complementary pairs as indicators of a binary"
+        ),
+        ReformulationSpec(
+            "strong-duality",
+            "bilevel_core.reductions.strong_duality:StrongDuality",
+            "all pairs of a follower as one row: primal objective = dual objective",
+        ),
+        ReformulationSpec(
+            "relaxed", "bilevel_core.reductions.relaxed:Relaxed", "products of pairs at most eps, for local solvers"
+        ),
+        ReformulationSpec(
+            "penalised",
+            "bilevel_core.reductions.penalised:Penalised",
+            "products of pairs in the objective, for local solvers",
+        ),
     ]
 
 

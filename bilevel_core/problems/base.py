@@ -54,11 +54,18 @@ class Residuals:
 
 @dataclass(frozen=True)
 class Group:
-    """A named array of columns: one variable of the user's, scalar (shape ``()``) or indexed."""
+    """A named array of columns: one variable of the user's, scalar (shape ``()``) or indexed.
+
+    Attributes:
+        columns: in row-major order; a column may stand in several places (a symmetric matrix).
+        hidden: columns that the user never wrote (the epigraph of a norm): absent from results, and computed from the
+            others by `AlgebraicProblem.complete`.
+    """
 
     name: str
     shape: tuple[int, ...]
     columns: tuple[int, ...]
+    hidden: bool = False
 
 
 class AlgebraicProblem(Problem):
@@ -82,17 +89,31 @@ class AlgebraicProblem(Problem):
     def evaluate(self, values: np.ndarray) -> Residuals:
         """Objectives and residuals at a point (one number per column), computed from the user's own statement."""
 
+    def hidden_columns(self) -> frozenset[int]:
+        """The columns that belong to no variable of the user's: whether they are unique is nobody's question."""
+        return frozenset(c for groups in self.groups() for g in groups if g.hidden for c in g.columns)
+
+    def complete(self, values: np.ndarray) -> np.ndarray:
+        """The same values with those of hidden columns computed from the named ones; nothing to do without such."""
+        return values
+
     def point(self, values: np.ndarray) -> tuple[Values, Values]:
-        """A vector of column values as the dictionaries ``x`` and ``y``."""
+        """A vector of column values as the dictionaries ``x`` and ``y``, without hidden columns."""
         upper, lower = self.groups()
 
         def arrays(groups: Sequence[Group]) -> Values:
-            return Values({g.name: np.array(values[list(g.columns)], dtype=float).reshape(g.shape) for g in groups})
+            return Values(
+                {
+                    g.name: np.array(values[list(g.columns)], dtype=float).reshape(g.shape)
+                    for g in groups
+                    if not g.hidden
+                }
+            )
 
         return arrays(upper), arrays(lower)
 
     def vector(self, x: Mapping[str, Any], y: Mapping[str, Any]) -> np.ndarray:
-        """The reverse of `point`.
+        """The reverse of `point`; hidden columns are computed.
 
         Raises:
             UsageError: a variable is missing, unknown, or has the wrong number of values.
@@ -100,8 +121,8 @@ class AlgebraicProblem(Problem):
         upper, lower = self.groups()
         out = np.full(len(self.program().columns), np.nan)
         for label, given, groups in (("x", x, upper), ("y", y, lower)):
-            self._fill(out, label, given, groups)
-        return out
+            self._fill(out, label, given, [g for g in groups if not g.hidden])
+        return self.complete(out)
 
     def _fill(self, out: np.ndarray, label: str, given: Mapping[str, Any], groups: Sequence[Group]) -> None:
         if not isinstance(given, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -127,6 +148,8 @@ class AlgebraicProblem(Problem):
                     f"Expected {len(group.columns)} value(s) for {label}[{group.name!r}], got {array.size}."
                 )
             out[list(group.columns)] = array
+            if not (out[list(group.columns)] == array).all() and not np.isnan(array).any():
+                raise UsageError(f"{label}[{group.name!r}]: entries that are one and the same variable differ.")
         missing = [g.name for g in groups if np.isnan(out[list(g.columns)]).any()]
         if missing:
             raise UsageError(f"{label} needs a finite value for {', '.join(missing)}.")
@@ -167,6 +190,10 @@ def as_problem(thing: Any) -> Problem:
         from bilevel_core.problems.pyomo import PyomoProblem
 
         return PyomoProblem(thing)
+    if module.startswith("cvxpy."):
+        raise UsageError(
+            "Got one CVXPY problem, and a bilevel problem has two: bl.CvxpyProblem(upper, lower, leader={...})."
+        )
     raise UsageError(
         f"Expected a bilevel problem or a Pyomo model with bl.Follower() blocks, got {type(thing).__name__}. "
         "Wrap it: bl.PyomoProblem(model)."

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,19 +17,31 @@ from pyomo.core.base.block import Block, BlockData, declare_custom_block
 
 from bilevel_core.errors import ModelError
 from bilevel_core.problems.base import AlgebraicProblem, Group, Residuals
+from bilevel_core.problems.pyomo_dual import Duals, duals_of, is_dual
 from bilevel_core.problems.pyomo_expression import Translator
-from bilevel_core.program import INF, BilevelProgram, Level, Row, Variable
+from bilevel_core.program import INF, BilevelProgram, Dual, Level, Row, Variable
 
 
 @declare_custom_block(name="Follower", new_ctype=True)
 class FollowerData(BlockData):
     """One follower's block; created through `Follower`."""
 
+    def __getattr__(self, name: str) -> Any:
+        # Not a property: a model may hold a Pyomo suffix of this name, and then that is meant.
+        if name == "dual":
+            return Duals(self)
+        return super().__getattr__(name)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType, reportAttributeAccessIssue]
+
 
 if TYPE_CHECKING:
 
     class Follower(Block):
-        """A block that belongs to a follower: ``model.follower = bl.Follower()``, indexed if there are several."""
+        """A block that belongs to a follower: ``model.follower = bl.Follower()``, indexed if there are several.
+
+        ``follower.dual[constraint]`` stands for a multiplier in the leader's expressions; see `Duals`.
+        """
+
+        dual: Duals
 
 else:
     Follower.__doc__ = "A block that belongs to a follower: ``model.follower = bl.Follower()``, indexed if several."
@@ -49,6 +62,9 @@ _HARMLESS = {
     Follower,
 }
 
+_NOBODY = -2
+"""The owner of multipliers; negative like the leader's -1, since their bounds are the leader's constraints."""
+
 
 class PyomoProblem(AlgebraicProblem):
     """A bilevel problem written in Pyomo.
@@ -61,7 +77,8 @@ class PyomoProblem(AlgebraicProblem):
 
     Raises:
         ModelError: no follower, no objective or more than one at a level, a follower inside a follower, a variable
-            that belongs to no block of the model, or a component that cannot be read; the message names it.
+            that belongs to no block of the model, multipliers in a follower's problem, or a component that cannot be
+            read; the message names it.
     """
 
     def __init__(self, model: Any, *, name: str | None = None) -> None:
@@ -76,6 +93,7 @@ class PyomoProblem(AlgebraicProblem):
         self._check_components()
         self._vars: list[Any] = []
         self._owners: list[int] = []
+        self._priced: list[tuple[int, int, Any]] = []
         self._groups: tuple[tuple[Group, ...], tuple[Group, ...]] = self._read_variables()
         self._position = {id(v): i for i, v in enumerate(self._vars)}
         self._program = self._read_program()
@@ -85,7 +103,9 @@ class PyomoProblem(AlgebraicProblem):
         return self._program
 
     def groups(self) -> tuple[tuple[Group, ...], tuple[Group, ...]]:
-        """One group per Pyomo variable component, in order of declaration."""
+        """One group per Pyomo variable component, in order of declaration; then one per constraint whose multipliers
+        are in use, named ``follower.dual[constraint]``.
+        """
         return self._groups
 
     def evaluate(self, values: np.ndarray) -> Residuals:
@@ -128,22 +148,52 @@ class PyomoProblem(AlgebraicProblem):
             for component in block.component_objects(pyo.Var, active=True, descend_into=pyo.Block):
                 if component.is_reference():
                     continue  # another name for variables that are declared, and owned, elsewhere
+                if owner >= 0 and is_dual(component, block):
+                    continue
                 data = [component[k] for k in component]
-                first = len(self._vars)
-                self._vars += data
-                self._owners += [owner] * len(data)
-                shape = (len(data),) if component.is_indexed() else ()
-                columns = tuple(range(first, first + len(data)))
-                sides[0 if owner < 0 else 1].append(Group(component.name, shape, columns))
+                group = self._group(component.name, data, owner, indexed=component.is_indexed())
+                sides[0 if owner < 0 else 1].append(group)
+        for number, follower in enumerate(self._followers):
+            for component, pairs in duals_of(follower):
+                name = f"{follower.name}.{component.local_name}"  # Pyomo's own full name would have quotes in it
+                data = [v for v, _ in pairs]
+                sides[1].append(self._group(name, data, _NOBODY, indexed=component.is_indexed()))
+                self._priced += [(c, number, row) for c, (_, row) in zip(sides[1][-1].columns, pairs, strict=True)]
         return tuple(sides[0]), tuple(sides[1])
+
+    def _group(self, name: str, data: list[Any], owner: int, *, indexed: bool) -> Group:
+        first = len(self._vars)
+        self._vars += data
+        self._owners += [owner] * len(data)
+        shape = (len(data),) if indexed else ()
+        return Group(name, shape, tuple(range(first, first + len(data))))
 
     def _read_program(self) -> BilevelProgram:
         translate = Translator(self._position)
         levels = [
             self._level(block, translate, owner) for owner, block in enumerate((self.model, *self._followers), start=-1)
         ]
-        columns = tuple(_variable(v) for v in self._vars)
-        return BilevelProgram(columns, levels[0], tuple(levels[1:]), name=self.name)
+        columns = [_variable(v) for v in self._vars]
+        for column, k, row in self._priced:
+            follower = self._followers[k]
+            inner = row.getname(fully_qualified=True, relative_to=follower)
+            columns[column] = replace(columns[column], name=f"{follower.name}.dual[{inner}]")
+        self._refuse_lower_duals(levels[1:])
+        numbers = [{id(c): n for n, c in enumerate(_rows(f))} for f in self._followers]
+        duals = tuple(Dual(column, k, numbers[k][id(row)]) for column, k, row in self._priced)
+        return BilevelProgram(tuple(columns), levels[0], tuple(levels[1:]), name=self.name, duals=duals)
+
+    def _refuse_lower_duals(self, followers: list[Level]) -> None:
+        priced = {column for column, _, _ in self._priced}
+        for level in followers:
+            named = [("its objective", level.objective), *((f"{r.name!r}", r.function) for r in level.rows)]
+            for where, function in named:
+                if not priced.isdisjoint(function.columns):
+                    used = self._vars[min(priced & function.columns)].name
+                    raise ModelError(
+                        f"Follower {level.name!r} uses the multiplier {used!r} in {where}: only the leader's objective "
+                        "and constraints may contain multipliers."
+                    )
 
     def _level(self, block: Any, translate: Translator, owner: int) -> Level:
         name = "leader" if owner < 0 else block.name

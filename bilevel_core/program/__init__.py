@@ -6,11 +6,12 @@ Problem types produce it, reductions transform it, backends solve it. It knows n
 from bilevel_core.program.convexity import positive_semidefinite
 from bilevel_core.program.expression import Expression
 from bilevel_core.program.function import Function, collect, linear, total
-from bilevel_core.program.program import INF, BilevelProgram, Level, Program, Row, Variable, append_columns
+from bilevel_core.program.program import INF, BilevelProgram, Dual, Level, Program, Row, Variable, append_columns
 
 __all__ = [
     "INF",
     "BilevelProgram",
+    "Dual",
     "Expression",
     "Function",
     "Level",

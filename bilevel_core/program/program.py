@@ -2,7 +2,7 @@
 
 `BilevelProgram`: columns, a leader, one or more followers. Everything is stored as minimisation.
 `Program`: one level only; what reductions produce and backends solve. Besides rows it may hold complementarity
-pairs (no backend takes those: a reduction must express them first) and special ordered sets of type 1.
+pairs (no backend takes those: a reduction must express them first), special ordered sets of type 1, and indicators.
 """
 
 from __future__ import annotations
@@ -73,12 +73,26 @@ class Level:
 
 
 @dataclass(frozen=True)
+class Dual:
+    """A column that stands for the multiplier of a follower's row, so that the leader may use it.
+
+    Its value is the derivative of the follower's optimal value, in that follower's own sense, with respect to the
+    row's right-hand side (both sides, where there are two). ``row`` numbers the rows of follower ``follower``.
+    """
+
+    column: int
+    follower: int
+    row: int
+
+
+@dataclass(frozen=True)
 class Program:
     """One level: minimise ``objective`` over ``columns`` subject to ``rows``, pairs and sets.
 
     Attributes:
         complementarities: pairs of columns (i, j), both nonnegative, of which one must be zero.
         sos1: sets of columns of which at most one may differ from zero.
+        indicators: (z, value, k): where the binary column z has this value (0 or 1), column k is at most zero.
     """
 
     columns: tuple[Variable, ...]
@@ -86,6 +100,7 @@ class Program:
     rows: tuple[Row, ...] = ()
     complementarities: tuple[tuple[int, int], ...] = ()
     sos1: tuple[tuple[int, ...], ...] = ()
+    indicators: tuple[tuple[int, int, int], ...] = ()
 
     @property
     def names(self) -> list[str]:
@@ -116,7 +131,7 @@ class Program:
         return replace(self, columns=tuple(columns))
 
     def violation(self, values: np.ndarray) -> float:
-        """The largest violation of bounds, rows, integrality, pairs and sets, relative to each row's scale."""
+        """The largest violation of bounds, rows, integrality, pairs, sets and indicators; of rows relative to scale."""
         worst = 0.0
         for i, c in enumerate(self.columns):
             scale = max(1.0, abs(values[i]))
@@ -130,6 +145,9 @@ class Program:
             worst = max(worst, min(abs(values[i]), abs(values[j])))
         for group in self.sos1:
             worst = max(worst, sorted((abs(values[i]) for i in group), reverse=True)[1] if len(group) > 1 else 0.0)
+        for z, value, k in self.indicators:
+            if round(values[z]) == value:
+                worst = max(worst, values[k])
         return worst
 
     def text(self) -> str:
@@ -139,6 +157,7 @@ class Program:
         lines += [_row_text(r, names) for r in self.rows]
         lines += [f"{names[i]} _|_ {names[j]}" for i, j in self.complementarities]
         lines += [f"sos1({', '.join(names[i] for i in group)})" for group in self.sos1]
+        lines += [f"{names[z]} = {value} => {names[k]} <= 0" for z, value, k in self.indicators]
         lines += [_bounds_text(c) for c in self.columns]
         return "\n".join(lines)
 
@@ -147,8 +166,9 @@ class Program:
 class BilevelProgram:
     """Columns, the leader, and the followers; see `Level`.
 
-    Every column belongs to exactly one level. Bounds and integrality of a follower's column are that follower's
-    constraints.
+    Every column belongs to exactly one level, but for those in ``duals``, which belong to none: they are multipliers of
+    followers' rows, occur in the leader's objective and rows only, and their bounds are the leader's constraints.
+    Bounds and integrality of a follower's column are that follower's constraints.
     """
 
     columns: tuple[Variable, ...]
@@ -156,6 +176,7 @@ class BilevelProgram:
     followers: tuple[Level, ...]
     name: str = "bilevel"
     structure: frozenset[str] = field(default_factory=frozenset[str])
+    duals: tuple[Dual, ...] = ()
 
     @property
     def names(self) -> list[str]:
@@ -208,6 +229,9 @@ class BilevelProgram:
             lines.append(f"{level.name}: {sense} {level.objective.text(names)}")
             lines += ["  " + _row_text(r, names) for r in level.rows]
             lines += ["  " + _bounds_text(self.columns[i]) for i in level.columns]
+        for dual in self.duals:
+            row = self.followers[dual.follower].rows[dual.row]
+            lines.append(f"{_bounds_text(self.columns[dual.column])}, the multiplier of {row.name}")
         return "\n".join(lines)
 
 

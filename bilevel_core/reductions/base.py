@@ -26,6 +26,13 @@ class Reduction(ABC, Generic[Source, Target]):
     def invert(self, values: np.ndarray) -> np.ndarray:
         """Column values of the target as column values of the source."""
 
+    def extend(self, values: np.ndarray) -> np.ndarray:
+        """A point of the source as one of the target, for reductions whose new columns follow from the others.
+
+        As it is, it serves those that add no columns.
+        """
+        return values
+
 
 class Chain:
     """A source and the reductions applied to it so far. Never changed: `then` gives a longer chain."""
@@ -59,6 +66,12 @@ class Chain:
         """A point of the target as a point of stage ``to``: 0 for the source."""
         for step in reversed(self.steps[to:]):
             values = step.invert(values)
+        return values
+
+    def extend(self, values: np.ndarray, *, stage: int) -> np.ndarray:
+        """A point of a stage as a point of the target."""
+        for step in self.steps[stage:]:
+            values = step.extend(values)
         return values
 
     def _with(self, stages: tuple[Any, ...], steps: tuple[Reduction[Any, Any], ...]) -> Chain:

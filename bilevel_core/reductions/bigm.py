@@ -7,13 +7,14 @@ Kleinert, Labbé, Plein and Schmidt 2020). Where they come from, and which of th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bilevel_core.program import Function, Program, Row, Variable, append_columns
 from bilevel_core.reductions.base import Reduction
+from bilevel_core.reductions.pairs import Chosen, Pair
 
 TOUCHED = 0.99
 """A multiplier or slack at this share of its bound counts as leaning on it."""
@@ -35,29 +36,34 @@ class PairBounds:
 
 
 class BigM(Reduction[Program, Program]):
-    """One binary a pair. ``bounds`` has one entry per complementarity pair, in order, all finite."""
+    """One binary a pair. ``pairs`` are those to express, all by default; ``bounds`` has one entry for each of them, in
+    the program's order, all finite.
+    """
 
-    def __init__(self, bounds: Sequence[PairBounds]) -> None:
+    def __init__(self, bounds: Sequence[PairBounds], pairs: Collection[Pair] | None = None) -> None:
         self.bounds = tuple(bounds)
+        self._chosen = Chosen(pairs)
         self._width = 0
-        self._pairs: tuple[tuple[int, int], ...] = ()
+        self._pairs: tuple[Pair, ...] = ()
 
     def accepts(self, source: Program) -> str | None:
         """Takes programs with as many pairs as there are bounds, all finite."""
-        if len(source.complementarities) != len(self.bounds):
-            return f"there are {len(source.complementarities)} pairs and {len(self.bounds)} bounds"
-        for (i, j), b in zip(source.complementarities, self.bounds, strict=True):
+        pairs = self._chosen.of(source)
+        if len(pairs) != len(self.bounds):
+            return f"there are {len(pairs)} pairs and {len(self.bounds)} bounds"
+        for (i, j), b in zip(pairs, self.bounds, strict=True):
             if not (np.isfinite(b.multiplier) and np.isfinite(b.slack)):
                 names = source.columns[i].name, source.columns[j].name
                 return f"the pair {names[0]}, {names[1]} has no finite bounds"
-        return None
+        return self._chosen.refuses(source)
 
     def apply(self, source: Program) -> Program:
         """Binaries ``z`` and two rows a pair; a pair with a bound of zero is decided without a binary."""
         columns = list(source.columns)
         binaries: list[Variable] = []
         rows: list[Row] = []
-        for (i, j), b in zip(source.complementarities, self.bounds, strict=True):
+        self._pairs, self._width = self._chosen.of(source), len(source.columns)
+        for (i, j), b in zip(self._pairs, self.bounds, strict=True):
             if b.multiplier == 0.0 or b.slack == 0.0:
                 k, bound = (i, b.multiplier) if b.multiplier == 0.0 else (j, b.slack)
                 columns[k] = replace(columns[k], upper=min(columns[k].upper, bound))
@@ -67,10 +73,11 @@ class BigM(Reduction[Program, Program]):
             binaries.append(Variable(f"z[{name}]", 0.0, 1.0, integer=True))
             rows.append(Row(f"{name}<=M z", Function(0.0, {i: 1.0, z: -b.multiplier}), upper=0.0))
             rows.append(Row(f"{columns[j].name}<=M(1-z)", Function(0.0, {j: 1.0, z: b.slack}), upper=b.slack))
-        self._width = len(source.columns)
-        self._pairs = source.complementarities
         return replace(
-            source, columns=append_columns(columns, binaries), rows=source.rows + tuple(rows), complementarities=()
+            source,
+            columns=append_columns(columns, binaries),
+            rows=source.rows + tuple(rows),
+            complementarities=self._chosen.rest(source),
         )
 
     def invert(self, values: np.ndarray) -> np.ndarray:

@@ -46,6 +46,14 @@ class OptimalityConditions(Reduction[BilevelProgram, Program]):
     Rows without the follower's own variables get no multiplier: they are plain constraints. A column fixed by its
     bounds has no stationarity condition. Rows and objectives of followers with very large or very small coefficients
     are scaled, since a multiplier below a backend's tolerance would count as zero.
+
+    The columns in ``source.duals`` are tied to the multipliers by one equation each, with the scaling undone: for a
+    minimising follower ``dual = lambda[row:lower] - lambda[row]`` or ``-mu[row]``, for a maximising one the opposite.
+    A row that gets no multiplier has the dual 0.
+
+    In a game every follower's conditions take the others' variables as given, and all of them are put together. A row
+    that several followers share has a multiplier for each, so the solutions are all generalised Nash equilibria, not
+    only those with equal multipliers (Facchinei and Kanzow 2010).
     """
 
     def __init__(self) -> None:
@@ -97,15 +105,17 @@ def _lift(slopes: Iterable[Function]) -> float:
     return max(1.0, min(1.0 / min(sizes), MOST / max(sizes)))
 
 
-def _normalised(row: Row, own: set[int]) -> Row:
-    """A row whose largest coefficient of the follower's own columns is 1, if it was very large or very small."""
+def _normalised(row: Row, own: set[int]) -> tuple[Row, float]:
+    """A row whose largest coefficient of the follower's own columns is 1, if it was very large or very small; and the
+    factor that made it so.
+    """
     f = row.function
     sizes = [abs(c) for i, c in f.linear.items() if i in own]
     sizes += [abs(c) for pair, c in f.quadratic.items() if not own.isdisjoint(pair)]
     if f.nonlinear is not None or not sizes or SMALL <= max(sizes) <= LARGE:
-        return row
+        return row, 1.0
     factor = 1.0 / max(sizes)
-    return Row(row.name, f.scaled(factor), row.lower * factor, row.upper * factor)
+    return Row(row.name, f.scaled(factor), row.lower * factor, row.upper * factor), factor
 
 
 class _Builder:
@@ -138,19 +148,26 @@ class _Builder:
                 if i in f.columns:
                     stationarity[i].append(f.partial(i).times(linear({multiplier: sign})))
 
-        for given in level.rows:
-            row = _normalised(given, own_set)
+        # By row: the multipliers and how much of the dual value each is worth.
+        worth: dict[int, dict[int, float]] = {}
+        sense = -1.0 if level.maximise else 1.0
+        for number, given in enumerate(level.rows):
+            row, factor = _normalised(given, own_set)
+            worth[number] = shares = dict[int, float]()
             if row.function.columns.isdisjoint(own_set):
                 self.rows.append(row)
                 continue
             if row.equality:
                 self.rows.append(row)
-                lagrangian(self._new(f"mu[{row.name}]", -INF), row.function, 1.0)
+                multiplier = self._new(f"mu[{row.name}]", -INF)
+                lagrangian(multiplier, row.function, 1.0)
+                shares[multiplier] = -sense * factor / lift
                 continue
             for side, bound, sign in (("", row.upper, 1.0), (":lower", row.lower, -1.0)):
                 if math.isfinite(bound):
                     multiplier = self._new(f"lambda[{row.name}{side}]")
                     lagrangian(multiplier, row.function, sign)
+                    shares[multiplier] = -sense * sign * factor / lift
                     self._pair(multiplier, f"{row.name}{side}", (Function(bound) - row.function).scaled(sign), index)
         for i in own:
             for side, bound, sign in (("lower", columns[i].lower, -1.0), ("upper", columns[i].upper, 1.0)):
@@ -160,6 +177,10 @@ class _Builder:
                     stationarity[i].append(linear({multiplier: sign}))
                     existing = i if side == "lower" and bound == 0.0 else None
                     self._pair(multiplier, f"{columns[i].name}:{side}", slack, index, existing)
+        for dual in self.source.duals:
+            if dual.follower == index:
+                tie = {dual.column: 1.0} | {m: -share for m, share in worth[dual.row].items()}
+                self.rows.append(Row(columns[dual.column].name, linear(tie), 0.0, 0.0))
         self.stationarity += [Row(f"stationarity[{columns[i].name}]", total(stationarity[i]), 0.0, 0.0) for i in own]
 
     def _pair(self, multiplier: int, name: str, slack: Function, index: int, existing: int | None = None) -> None:

@@ -49,6 +49,9 @@ class Solver(ABC):
     uses_device: ClassVar[bool] = False
     """Whether it computes on a torch device; one that does not refuses any device but the CPU."""
 
+    takes_duals: ClassVar[bool] = False
+    """Whether it has the followers' multipliers as variables, so that the leader may use them."""
+
     @abstractmethod
     def accepts(self, traits: Traits) -> Accepted | Refused:
         """Whether this solver, with these options, takes problems with these traits."""

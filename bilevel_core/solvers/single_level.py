@@ -36,7 +36,7 @@ def pick(program: Program, wanted: str = "auto") -> Backend:
         backend: Backend = registry.find("backends", name).load()()
         if wanted == "auto" and backend.scope != "global":
             continue
-        reason = backend.accepts(program)
+        reason = backend.refusal(program)
         if reason is None:
             state = backend.available()
             if state.available:
@@ -134,10 +134,13 @@ def piece(
     for i, c in enumerate(program.columns):
         if c.integer:
             fixed[i] = float(round(values[i]))
+    for z, value, k in program.indicators:
+        if round(values[z]) == value:
+            fixed[k] = 0.0
     for group in (*program.complementarities, *program.sos1):
         keep = choice(values, group)
         fixed.update({k: 0.0 for k in group if k != keep})
-    rest = replace(program.fix(fixed), complementarities=(), sos1=())
+    rest = replace(program.fix(fixed), complementarities=(), sos1=(), indicators=())
     # Rows whose columns are all fixed hold up to rounding only; `violation` on the whole program checks them.
     rows = [r for r in rest.rows if not all(rest.columns[i].fixed for i in r.function.columns)]
     return replace(rest, rows=tuple(rows))

@@ -33,7 +33,10 @@ def first_point(
     best: np.ndarray | None = None
     value = np.inf
     relaxed = program.high_point()
+    priced = {d.column for d in program.duals}
     for objective in (relaxed.objective, Function()):
+        if not priced.isdisjoint(objective.columns):
+            continue  # nothing bounds multipliers without the conditions that they satisfy
         found = _try(program, system, multipliers, objective, remaining)
         if found is not None and (worth := system.objective.evaluate(found)) < value:
             best, value = found, worth
@@ -73,7 +76,8 @@ def _with_multipliers(
 ) -> np.ndarray | None:
     """Slacks as they are, and multipliers that make the point stationary, by a linear program."""
     width = len(program.columns)
-    fixed = {i: float(v) for i, v in enumerate(point)}
+    priced = {d.column for d in program.duals}
+    fixed = {i: float(v) for i, v in enumerate(point) if i not in priced}
     for m in multipliers:
         slack = max(0.0, m.slack.evaluate(point))
         if m.slack_column >= width:

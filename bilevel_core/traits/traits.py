@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from bilevel_core.problems.base import AlgebraicProblem, DifferentiableProblem, Problem, Sizes
-from bilevel_core.program import BilevelProgram, Function, Level, collect, positive_semidefinite
-from bilevel_core.program.expression import Expression, differentiate
+from bilevel_core.program import BilevelProgram, Function, Level, Row, Variable, collect, positive_semidefinite
+from bilevel_core.program.expression import Call, Expression, differentiate, walk
 from bilevel_core.program.expression import columns as expression_columns
+from bilevel_core.traits.interval import convex_over
 
+CONVEX = "convex-followers"
+"""Structure that a problem type declares whose followers are proven to be convex, integrality apart."""
 MANY = 50
 """Nonlinear expressions over more of a follower's columns than this are not examined further."""
 
@@ -24,8 +27,9 @@ class FollowerTraits:
         variables: number of its variables.
         rows: number of its constraints (bounds apart).
         integers: number of its integer variables.
-        objective: ``linear``, ``convex quadratic``, ``nonconvex quadratic`` or ``nonlinear`` in its own variables.
-        constraints: ``linear``, ``convex quadratic``, ``nonconvex quadratic`` or ``nonlinear`` in its own variables.
+        objective: ``linear``, ``convex quadratic``, ``convex`` (nonlinear, proven), ``nonconvex quadratic`` or
+            ``nonlinear`` (convexity not known) in its own variables.
+        constraints: the same for the worst of its constraints.
         matrix_varies: whether constraint coefficients of its own variables depend on the leader's.
     """
 
@@ -53,9 +57,11 @@ class FollowerTraits:
         mixed = "MI" if self.integers else ""
         if self.objective == "linear" and self.constraints == "linear":
             return f"{mixed}LP"
-        if self.constraints == "linear" and self.objective != "nonlinear":
+        if self.constraints == "linear" and self.objective.endswith("quadratic"):
             return f"{self.objective.split()[0]} {mixed}QP"
-        if "nonlinear" in (self.objective, self.constraints):
+        if self.convex and "convex" in (self.objective, self.constraints):
+            return "convex NLP"
+        if {"nonlinear", "convex"} & {self.objective, self.constraints}:
             return f"{mixed}NLP"
         kind = "nonconvex" if "nonconvex quadratic" in (self.objective, self.constraints) else "convex"
         return f"{kind} {mixed}QCQP"
@@ -76,6 +82,7 @@ class Traits:
         structure: names of special structures that the problem type declares, such as ``network-pricing``.
         lower_bounds: whether a follower's variable is bounded.
         stochastic: whether objectives are means over batches of data.
+        functions: names of the functions in nonlinear expressions of either level, as in `expression.FUNCTIONS`.
     """
 
     form: str
@@ -91,6 +98,9 @@ class Traits:
     structure: frozenset[str] = field(default_factory=frozenset[str])
     lower_bounds: bool = False
     stochastic: bool = False
+    functions: frozenset[str] = frozenset()
+
+    duals: bool = False
 
     @property
     def lower_variables(self) -> int:
@@ -167,8 +177,17 @@ def _algebraic(program: BilevelProgram) -> Traits:
             for i in seen
         ),
         structure=program.structure,
+        duals=bool(program.duals),
         lower_bounds=any(
             math.isfinite(program.columns[i].lower) or math.isfinite(program.columns[i].upper) for i in lower
+        ),
+        functions=frozenset(
+            node.function
+            for level in (leader, *program.followers)
+            for f in (level.objective, *(r.function for r in level.rows))
+            if f.nonlinear is not None
+            for node in walk(f.nonlinear)
+            if isinstance(node, Call)
         ),
     )
 
@@ -177,7 +196,7 @@ def _degree_name(f: Function) -> str:
     return "linear" if f.degree <= 1 else "quadratic" if f.degree == 2 else "nonlinear"
 
 
-_ORDER = ("linear", "convex quadratic", "quadratic", "nonconvex quadratic", "nonlinear")
+_ORDER = ("linear", "convex quadratic", "convex", "quadratic", "nonconvex quadratic", "nonlinear")
 
 
 def _worst(kinds: Iterable[str]) -> str:
@@ -191,21 +210,30 @@ def _follower(program: BilevelProgram, follower: Level) -> FollowerTraits:
         r.function.nonlinear is not None or any((i in own_set) != (j in own_set) for i, j in r.function.quadratic)
         for r in follower.rows
     )
+    objective = curvature(follower.objective, own_set, program.columns)
+    constraints = _worst(_row_curvature(r, own_set, program.columns) for r in follower.rows)
+    if CONVEX in program.structure:
+        # Proven where the problem was stated, by rules that its expanded form no longer shows.
+        objective, constraints = ("convex" if kind == "nonlinear" else kind for kind in (objective, constraints))
     return FollowerTraits(
         name=follower.name,
         variables=len(own),
         rows=len(follower.rows),
         integers=sum(program.columns[i].integer for i in own),
-        objective=curvature(follower.objective, own_set),
-        constraints=_worst(_row_curvature(r.function, r.lower, r.upper, own_set) for r in follower.rows),
+        objective=objective,
+        constraints=constraints,
         matrix_varies=varies,
     )
 
 
-def curvature(f: Function, own: frozenset[int]) -> str:
-    """The class of a function in the columns ``own``, whatever the others are."""
+def curvature(f: Function, own: frozenset[int], columns: Sequence[Variable] = ()) -> str:
+    """The class of a function in the columns ``own``, whatever the others are.
+
+    Nonlinear functions are proven convex only within the bounds of all ``columns``; without those, ``nonlinear``.
+    """
     if f.nonlinear is not None and not _linear_in(f.nonlinear, own):
-        return "nonlinear"
+        examined = columns and len(f.columns & own) <= MANY
+        return "convex" if examined and convex_over(f, columns, own) else "nonlinear"
     order = sorted({i for pair in f.quadratic if set(pair) <= own for i in pair})
     if not order:
         return "linear"
@@ -227,10 +255,8 @@ def _linear_in(node: Expression, own: frozenset[int]) -> bool:
     return True
 
 
-def _row_curvature(f: Function, lower: float, upper: float, own: frozenset[int]) -> str:
-    kind = curvature(f, own)
-    if kind in ("linear", "nonlinear"):
-        return kind
-    above = "convex quadratic" if not math.isfinite(upper) else kind
-    below = "convex quadratic" if not math.isfinite(lower) else curvature(-f, own)
-    return _worst((above, below))
+def _row_curvature(row: Row, own: frozenset[int], columns: Sequence[Variable]) -> str:
+    """The class of a row as a constraint: a finite upper bound needs its function convex, a lower one concave."""
+    above = curvature(row.function, own, columns) if math.isfinite(row.upper) else None
+    below = curvature(-row.function, own, columns) if math.isfinite(row.lower) else None
+    return _worst(kind for kind in (above, below) if kind is not None)

@@ -14,19 +14,13 @@ from typing import Any
 import numpy as np
 
 from bilevel_core.backends import SolveStatus
+from bilevel_core.errors import UsageError
 from bilevel_core.problems.base import AlgebraicProblem, Residuals
 from bilevel_core.program import BilevelProgram, Function
 from bilevel_core.result import Certificate, Claim, Verdict
-from bilevel_core.verification.response import (
-    Answer,
-    Task,
-    answer,
-    best_for_leader,
-    hinges_on_tolerance,
-    natural_scale,
-)
-
-_FINE = "Feasible at both levels, and the follower's answer is optimal."
+from bilevel_core.verification.multipliers import judge_duals
+from bilevel_core.verification.response import Answer, Task, answer, hinges_on_tolerance, natural_scale
+from bilevel_core.verification.weigh import Point, weigh, weigh_worst
 
 Map = Callable[[Callable[[Task], Answer], Sequence[Task]], list[Answer]]
 
@@ -40,12 +34,14 @@ class Tolerances:
         gap: difference between a follower's objective and its optimal value, relative to the largest term of that
             objective (see `natural_scale`): constants and other people's terms do not widen it.
         objective: difference between two values of the leader's objective, relative to its largest term, at least 1.
+        multiplier: error of a follower's multipliers in its optimality conditions, relative to the largest term.
         time_limit: seconds for each re-solve of a follower.
     """
 
     feasibility: float = 1e-6
     gap: float = 1e-6
     objective: float = 1e-4
+    multiplier: float = 1e-5
     time_limit: float = 60.0
 
 
@@ -56,6 +52,7 @@ def check(
     claim: Claim = Claim.NONE,
     tolerances: Tolerances | None = None,
     run: Map | None = None,
+    response: str = "optimistic",
 ) -> Certificate:
     """Check a point (one number per column of the problem's program).
 
@@ -65,7 +62,14 @@ def check(
         claim: what its finder says of it; a claim ``global`` is refuted also by a better answer at the same x.
         tolerances: what counts as zero.
         run: maps a function over tasks, possibly in parallel; in order, here, by default.
+        response: ``optimistic``, or ``pessimistic``: then the point must hold the optimal answer that is worst for the
+            leader, and every optimal answer must satisfy the leader's constraints.
+
+    Raises:
+        UsageError: another word for ``response``.
     """
+    if response not in ("optimistic", "pessimistic"):
+        raise UsageError(f"Expected response optimistic or pessimistic, got {response!r}.")
     tol = tolerances or Tolerances()
     residuals = problem.evaluate(values)
     upper, upper_row = _worst(residuals.upper)
@@ -79,7 +83,7 @@ def check(
     reading = _misread(program, values, residuals)
     if reading:
         return Certificate(Verdict.UNVERIFIABLE, reason=reading, **known)
-    tasks = [Task(program.follower_at(k, values)[0], tol.time_limit) for k in range(len(program.followers))]
+    tasks = _tasks(problem, values, tol)
     answers = run(answer, tasks) if run is not None else [answer(t) for t in tasks]
     known |= _summary(program, residuals, answers)
     if upper > tol.feasibility:
@@ -88,9 +92,24 @@ def check(
         return _refuted(f"The follower's {lower_row} is violated by {lower:.3g} relative to its scale", known)
     for k, found in enumerate(answers):
         bad = _judge(program, k, found, _gap(program, residuals, k, found), tol, tasks[k])
+        if bad is None:
+            bad = judge_duals(program, k, values, found, tasks[k], tol.multiplier)
         if bad is not None:
             return Certificate(bad[0], reason=bad[1], **known)
-    return _weigh(problem, values, residuals, answers, claim, tol, known)
+    point = Point(problem, values, residuals, answers, tol)
+    moved = point.moved() if known["response"] == "unique" and not program.is_game else ""
+    if moved:
+        return _refuted(moved, known)
+    return weigh_worst(point, known) if response == "pessimistic" else weigh(point, claim, known)
+
+
+def _tasks(problem: AlgebraicProblem, values: np.ndarray, tol: Tolerances) -> list[Task]:
+    program, hidden = problem.program(), problem.hidden_columns()
+    tasks: list[Task] = []
+    for k in range(len(program.followers)):
+        alone, columns = program.follower_at(k, values)
+        tasks.append(Task(alone, tol.time_limit, frozenset(n for n, c in enumerate(columns) if c in hidden)))
+    return tasks
 
 
 def _worst(rows: Sequence[tuple[str, float, float]]) -> tuple[float, str]:
@@ -183,56 +202,3 @@ def _feasible_within(task: Task, tol: Tolerances) -> bool:
     )
     loose = replace(task.program, rows=rows, objective=Function())
     return answer(replace(task, program=loose)).values is not None
-
-
-def _weigh(
-    problem: AlgebraicProblem,
-    values: np.ndarray,
-    residuals: Residuals,
-    answers: Sequence[Answer],
-    claim: Claim,
-    tol: Tolerances,
-    known: dict[str, Any],
-) -> Certificate:
-    """The point is bilevel feasible; what remains is whether the leader's value is right."""
-    program = problem.program()
-    leader = program.leader
-    here = leader.in_users_sense(residuals.upper_objective)
-    allowed = tol.objective * leader.objective.scale(values)
-    if known["response"] == "unique" and not program.is_game:
-        exact = values.copy()
-        for k, found in enumerate(answers):
-            exact[list(program.followers[k].columns)] = found.values
-        there = problem.evaluate(exact).upper_objective
-        if abs(there - residuals.upper_objective) > allowed:
-            return _refuted(
-                f"The follower's optimal answer is unique, and there the leader's objective is {there:.6g}, not "
-                f"{residuals.upper_objective:.6g}",
-                known,
-            )
-        return Certificate(
-            Verdict.VERIFIED, reason="Feasible at both levels, and the follower's answer is optimal.", **known
-        )
-    best = best_for_leader(program, values, answers, tol.time_limit)
-    if best is not None and best > here + allowed:
-        return _refuted(
-            f"At the follower's optimal answers the leader's objective is at best {leader.in_users_sense(best):.6g}, "
-            f"not {residuals.upper_objective:.6g}",
-            known,
-        )
-    if best is not None and best < here - allowed:
-        # How much of that is owed to the tolerance on the follower's optimality? It grows with it, the rest does not.
-        wider = best_for_leader(program, values, answers, tol.time_limit, loosened=10.0)
-        best = None if wider is None else best + (best - wider) / 9.0
-    if best is None or best >= here - allowed:
-        reason = _FINE
-        if known["response"] == "ties":
-            reason += " The follower has other optimal answers"
-            reason += "; none is better for the leader." if best is not None else "."
-        return Certificate(Verdict.VERIFIED, reason=reason, **known)
-    better = leader.in_users_sense(best)
-    known["better_response"] = better
-    if claim is Claim.GLOBAL:
-        return _refuted(f"Another optimal answer of the follower at this x gives the leader {better:.6g}", known)
-    reason = f"{_FINE} Another optimal answer at this x would give the leader {better:.6g}."
-    return Certificate(Verdict.VERIFIED, reason=reason, **known)

@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from bilevel_cli.exits import Exit
+from bilevel_cli.ordered import ORDER, OrderedCommand
 
 
 class Listing(StrEnum):
@@ -151,6 +152,57 @@ def solve(
         problem, _pairs(option, "-o"), _pairs(parameter, "-p"), verify=not no_verify, explain=explain, settings=settings
     )
     raise typer.Exit(run(request))
+
+
+@app.command(cls=OrderedCommand)
+def compare(
+    ctx: typer.Context,
+    problem: Annotated[
+        str,
+        typer.Argument(metavar="PROBLEM", help="A registered name, module:attribute, or a file.", show_default=False),
+    ],
+    solver: Annotated[
+        list[str] | None,
+        typer.Option("--solver", "-s", help="Solver to run; repeatable. The -o that follow it are its own."),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", "-o", metavar="KEY=VALUE", help="Option of the solver before it; repeatable."),
+    ] = None,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("--parameter", "-p", metavar="KEY=VALUE", help="Parameter of the problem; repeatable."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(metavar="N", help="Runs of each solver, with seeds that follow --seed.")] = 1,
+    seed: Annotated[int | None, typer.Option(help="The first seed.  [default: 0]")] = None,
+    time_limit: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Seconds for each run.  [default: none]")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, or a torch device.  [default: auto]")] = None,
+    executor: Annotated[
+        str | None, typer.Option(metavar="SPEC", help="Where parallel work runs: serial, processes:N, ...")
+    ] = None,
+    progress: Annotated[
+        Progress | None, typer.Option(help="What to show on stderr meanwhile.  [default: auto]")
+    ] = None,
+    form: AsListing = Listing.TEXT,
+) -> None:
+    """Run several solvers, or one with several options, on PROBLEM and print them side by side."""
+    from bilevel_cli.compare import Comparison, entries_of
+    from bilevel_cli.compare import compare as run_all
+    from bilevel_cli.settings import load
+
+    flags = {
+        "seed": seed,
+        "time_limit": time_limit,
+        "device": device,
+        "executor": executor,
+        "progress": None if progress is None else progress.value,
+    }
+    entries = entries_of(ctx.meta[ORDER])
+    parameters = _pairs(parameter, "-p")
+    request = Comparison(problem, entries, parameters, seeds, form is Listing.JSON, load(flags))
+    raise typer.Exit(run_all(request))
 
 
 @app.command()

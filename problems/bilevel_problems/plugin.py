@@ -8,6 +8,7 @@ from bilevel_problems.describe import BRANCH_AND_CUT, GLOBAL, problem
 from bilevel_problems.list_linear import linear_problems
 from bilevel_problems.list_quadratic import quadratic_problems
 from bilevel_problems.list_smd import smd_problems
+from bilevel_problems.tables import table_problems
 
 BILEVEL_HOOK_API = 1
 
@@ -15,7 +16,16 @@ BILEVEL_HOOK_API = 1
 @hookimpl
 def bilevel_problems() -> list[ProblemSpec]:
     """Problems from the literature, and traps on which software has returned wrong answers."""
-    return [*linear_problems(), *quadratic_problems(), *_integer(), *_nonconvex(), *_traps(), *smd_problems()]
+    return [
+        *linear_problems(),
+        *quadratic_problems(),
+        *_integer(),
+        *_nonconvex(),
+        *_traps(),
+        *smd_problems(),
+        _market(),
+        *table_problems(),
+    ]
 
 
 def _integer() -> list[ProblemSpec]:
@@ -72,6 +82,18 @@ def _nonconvex() -> list[ProblemSpec]:
             needs=GLOBAL,
         ),
     ]
+
+
+def _market() -> ProblemSpec:
+    return problem(
+        "market/strategic-generator",
+        "market:strategic_generator",
+        3300.0,
+        "a generator's offer to a power market that pays it the follower's multipliers",
+        "of the form in Ruiz and Conejo (2009), Pool strategy of a producer with endogenous formation of locational "
+        "marginal prices, IEEE Transactions on Power Systems 24; small data, optimum by enumeration",
+        "market duals scalable",
+    )
 
 
 def _traps() -> list[ProblemSpec]:

@@ -9,8 +9,12 @@ from bilevel_core.program import BilevelProgram, Function, Level, Program, Row, 
 from bilevel_core.reductions import Chain
 from bilevel_core.reductions.bigm import BigM, PairBounds
 from bilevel_core.reductions.bounds import derive_bounds, enlarge, first_bounds, unproven
+from bilevel_core.reductions.indicator import Indicator
 from bilevel_core.reductions.kkt import OptimalityConditions
+from bilevel_core.reductions.penalised import Penalised
+from bilevel_core.reductions.relaxed import Relaxed
 from bilevel_core.reductions.sos1 import Sos1
+from bilevel_core.reductions.strong_duality import StrongDuality
 
 
 def example() -> BilevelProgram:
@@ -139,3 +143,123 @@ def test_a_chain_names_the_step_that_refuses() -> None:
     program = Program((Variable("a", -1.0), Variable("b", 0.0)), Function(), complementarities=((0, 1),))
     with pytest.raises(ValueError, match="Sos1: column 'a'"):
         Chain(program).then(Sos1())
+
+
+def rewritten(step: object) -> list[str]:
+    """The lines that a step adds to the example's optimality system, and after a minus those that it removes."""
+    before = CONDITIONS.splitlines()
+    after = Chain(example()).then(OptimalityConditions()).then(step).target.text().splitlines()  # type: ignore[arg-type]
+    return [line for line in after if line not in before] + [f"- {line}" for line in before if line not in after]
+
+
+NO_PAIRS = [
+    "- lambda[range] _|_ slack[range]",
+    "- lambda[range:lower] _|_ slack[range:lower]",
+    "- lambda[y:lower] _|_ y",
+]
+
+
+def test_indicators() -> None:
+    assert rewritten(Indicator()) == [
+        "z[lambda[range]] = 1 => lambda[range] <= 0",
+        "z[lambda[range]] = 0 => slack[range] <= 0",
+        "z[lambda[range:lower]] = 1 => lambda[range:lower] <= 0",
+        "z[lambda[range:lower]] = 0 => slack[range:lower] <= 0",
+        "z[lambda[y:lower]] = 1 => lambda[y:lower] <= 0",
+        "z[lambda[y:lower]] = 0 => y <= 0",
+        "z[lambda[range]] in [0, 1] integer",
+        "z[lambda[range:lower]] in [0, 1] integer",
+        "z[lambda[y:lower]] in [0, 1] integer",
+        *NO_PAIRS,
+    ]
+    step = Indicator()
+    target = step.apply(OptimalityConditions().apply(example()))
+    # x = 1, y = 1: no multiplier is needed, and range and range:lower have slack
+    values = step.extend(np.array([1.0, 1.0, 0.0, 3.0, 0.0, 1.0, 0.0]))
+    np.testing.assert_array_equal(values[7:], [1.0, 1.0, 1.0])
+    assert target.violation(values) == 0.0
+    values[7] = 0.0
+    assert target.violation(values) == 3.0, "slack[range] is 3 where its indicator wants at most 0"
+
+
+def test_relaxed_products() -> None:
+    assert rewritten(Relaxed(0.01)) == [
+        "lambda[range]*slack[range]<=eps: lambda[range]*slack[range] <= 0.01",
+        "lambda[range:lower]*slack[range:lower]<=eps: lambda[range:lower]*slack[range:lower] <= 0.01",
+        "lambda[y:lower]*y<=eps: y*lambda[y:lower] <= 0.01",
+        *NO_PAIRS,
+    ]
+
+
+def test_penalised_products() -> None:
+    assert rewritten(Penalised(10.0)) == [
+        "minimise x - 2 y + 10 y*lambda[y:lower] + 10 lambda[range]*slack[range]"
+        " + 10 lambda[range:lower]*slack[range:lower]",
+        "- minimise x - 2 y",
+        *NO_PAIRS,
+    ]
+
+
+def test_strong_duality() -> None:
+    # y (y - 1) + lambda[range] (5 - x) + lambda[range:lower] (x - 1): y^2 / 2 - y plus y^2 / 2 less the dual objective
+    conditions = OptimalityConditions()
+    system = conditions.apply(example())
+    text = StrongDuality(example(), conditions).apply(system).text().splitlines()
+    row = "strong-duality[f]: -y + 5 lambda[range] - lambda[range:lower] - x*lambda[range] + x*lambda[range:lower]"
+    assert f"{row} + y^2 <= 0" in text
+    assert not any("_|_" in line for line in text)
+
+
+def test_strong_duality_with_bounds_is_linear_but_for_the_followers_own_square() -> None:
+    conditions = OptimalityConditions()
+    system = conditions.apply(example())
+    columns = {m.column: (0.0, 4.0) for m in conditions.multipliers}
+    step = StrongDuality(example(), conditions, None, columns)
+    target = step.apply(system)
+    lines = target.text().splitlines()
+    assert "bits[x]: x - bit0[x] - 2 bit1[x] - 4 bit2[x] = 0" in lines
+    assert "bit1[x]*lambda[range]<=high z: -4 bit1[x] + bit1[x]*lambda[range] <= 0" in lines
+    assert "bit1[x]*lambda[range]>=v-high(1-z): -lambda[range] - 4 bit1[x] + bit1[x]*lambda[range] >= -4" in lines
+    gap = next(r.function for r in target.rows if r.name == "strong-duality[f]")
+    assert set(gap.quadratic) == {(1, 1)}
+    assert step.largest == 4.0
+    # extended points satisfy the new rows, and the gap is the sum of the products of the pairs
+    rng = np.random.default_rng(3)
+    for x in range(5):
+        y, lam = float(rng.uniform(1.0, 1.5)), float(rng.uniform(0.0, 2.0))
+        slacks = 5.0 - x - y, x + y - 1.0
+        lower = y - 1.0 + lam  # stationarity with lambda[range:lower] = lower, lambda[y:lower] = 0
+        values = step.extend(np.array([x, y, lam, slacks[0], lower, slacks[1], 0.0]))
+        assert gap.evaluate(values) == pytest.approx(lam * slacks[0] + lower * slacks[1])
+        rest = [r for r in target.rows if r.name != "strong-duality[f]" and "slack" not in r.name]
+        assert max(r.violation(values) for r in rest) < 1e-9 or slacks[0] < 0.0
+        np.testing.assert_array_equal(step.invert(values), values[:7])
+
+
+def test_strong_duality_refuses_varying_coefficients() -> None:
+    program = BilevelProgram(
+        columns=(Variable("x", 1.0, 2.0), Variable("y", 0.0)),
+        leader=Level("leader", Function(0.0, {0: 1.0}), (), (0,)),
+        followers=(Level("f", Function(0.0, {1: 1.0}), (Row("r", Function(0.0, {}, {(0, 1): 1.0}), 2.0),), (1,)),),
+    )
+    conditions = OptimalityConditions()
+    reason = StrongDuality(program, conditions).accepts(conditions.apply(program))
+    assert reason is not None
+    assert "'f'" in reason
+
+
+def test_modes_of_subsets_leave_the_other_pairs() -> None:
+    conditions = OptimalityConditions()
+    system = conditions.apply(example())
+    first, second, third = system.complementarities
+    chain = Chain(system).then(Sos1([second])).then(Indicator([third]))
+    assert chain.target.complementarities == (first,)
+    assert chain.target.sos1 == (second,)
+    chain = chain.then(BigM([PairBounds(2.0, 5.0)], [first]))
+    assert chain.target.complementarities == ()
+    values = np.array([1.0, 1.0, 0.0, 3.0, 0.0, 1.0, 0.0])
+    full = chain.extend(values, stage=0)
+    assert chain.target.violation(full) == 0.0
+    np.testing.assert_array_equal(chain.invert(full), values)
+    with pytest.raises(ValueError, match="no complementarity pair"):
+        chain.then(Sos1([first]))

@@ -118,7 +118,7 @@ def test_integer_and_nonconvex_followers_are_refused_with_what_could() -> None:
     with pytest.raises(bl.RefusedError, match="nonconvex"):
         bl.solve(m)
     m = bard_511()
-    m.follower.objective.expr = pyo.exp(m.follower.y)
+    m.follower.objective.expr = pyo.exp(m.follower.y) - 0.001 * m.follower.y**4
     with pytest.raises(bl.RefusedError, match="convexity is not known"):
         bl.solve(m, solver="kkt")
     verdict = bl.classify(m).verdicts["kkt"]
@@ -127,7 +127,7 @@ def test_integer_and_nonconvex_followers_are_refused_with_what_could() -> None:
 
 def test_a_follower_of_unknown_convexity_gets_a_local_solver_and_no_global_claim() -> None:
     m = bard_511()
-    m.follower.objective.expr = pyo.exp(m.follower.y)
+    m.follower.objective.expr = pyo.exp(m.follower.y) - 0.001 * m.follower.y**4
     r = bl.solve(m)
     assert r.upper_objective == pytest.approx(-12.0, abs=1e-5)
     assert r.claim <= bl.Claim.LOCAL

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import get_args, get_type_hints
+
+import numpy as np
 import pyomo.environ as pyo
 import pytest
 
 import bilevel_core as bl
+from bilevel_core.plugins.registry import get_registry
+from bilevel_core.solvers.base import Refused
+from bilevel_core.solvers.kkt import KKT
+from bilevel_core.verification import check
 
 from .models import bard_511, quadratic_follower, tied_follower
 
@@ -214,3 +222,89 @@ def test_many_followers_are_looked_at_one_by_one_with_the_same_outcome() -> None
         r = bl.solve(tied(coupled))
         assert r.status == "optimal"
         assert r.upper_objective == pytest.approx(-6.0)
+
+
+MODES = get_args(get_type_hints(KKT)["complementarity"])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_without_multipliers_at_the_optimum_no_more_than_stationary_is_claimed(mode: str) -> None:
+    """Dempe (1992): the optimum is 28.25 at (0, 0), where the follower has no multipliers."""
+    problem = get_registry().problems["trap/no-multipliers"].load()()
+    accepted = KKT(complementarity=mode).accepts(bl.classify(problem).traits)  # type: ignore[arg-type]
+    if isinstance(accepted, Refused):
+        assert "follower" in accepted.reason
+        return
+    assert accepted.claim <= bl.Claim.STATIONARY
+    r = bl.solve(problem, solver="kkt", options={"complementarity": mode}, time_limit=30)
+    assert r.claim <= bl.Claim.STATIONARY
+    assert r.status not in ("optimal", "locally-optimal")
+    if r.has_point:
+        assert r.upper_objective is not None
+        assert r.upper_objective >= 28.25 - 1e-4
+        assert r.bound is None
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_no_constraint_qualification_at_any_x(mode: str) -> None:
+    """y^2 <= 0 has no multipliers for min y: the conditions have no solution, which proves nothing of the problem."""
+    m = pyo.ConcreteModel()
+    m.x = pyo.Var(bounds=(0, 1))
+    m.follower = bl.Follower()
+    m.follower.y = pyo.Var(bounds=(-1, 1))
+    m.follower.row = pyo.Constraint(expr=m.follower.y**2 <= 0)
+    m.follower.objective = pyo.Objective(expr=m.follower.y)
+    m.objective = pyo.Objective(expr=m.x - m.follower.y)
+    traits = bl.classify(bl.PyomoProblem(m)).traits
+    if isinstance(KKT(complementarity=mode).accepts(traits), Refused):  # type: ignore[arg-type]
+        assert mode == "strong-duality"
+        return
+    r = bl.solve(m, solver="kkt", options={"complementarity": mode}, time_limit=2)
+    assert r.claim <= bl.Claim.STATIONARY
+    assert r.status not in ("optimal", "locally-optimal", "infeasible", "unbounded")
+
+
+def test_the_leaders_worst_value_is_reported_where_the_follower_has_ties() -> None:
+    problem = bl.PyomoProblem(tied_follower())
+    c = bl.verify(problem, {"x": 0.0}, {"y": 1.0})
+    assert c.verdict == "verified"
+    assert c.better_response is None
+    assert c.worst_response == pytest.approx(0.0, abs=1e-9)
+    unique = bl.verify(bl.PyomoProblem(bard_511()), {"x": 4.0}, {"y": 4.0})
+    assert unique.worst_response is None
+
+
+def test_the_worst_value_is_in_the_leaders_sense() -> None:
+    m = tied_follower()
+    m.objective.expr = 5 * m.follower.y - m.x
+    m.objective.sense = pyo.maximize
+    c = bl.verify(bl.PyomoProblem(m), {"x": 0.0}, {"y": 1.0})
+    assert c.verdict == "verified"
+    assert c.worst_response == pytest.approx(0.0, abs=1e-8)
+    risky = bl.verify(bl.PyomoProblem(m), {"x": 0.0}, {"y": 0.25})
+    assert risky.better_response == pytest.approx(5.0)
+    assert risky.worst_response == pytest.approx(0.0, abs=1e-8)
+
+
+class WithHidden(bl.PyomoProblem):
+    """A problem one of whose follower's columns is nobody's: the follower does not care about it."""
+
+    def groups(self):  # type: ignore[no-untyped-def]
+        upper, lower = super().groups()
+        return upper, tuple(replace(g, hidden=g.name.endswith("spare")) for g in lower)
+
+    def complete(self, values: np.ndarray) -> np.ndarray:
+        return np.nan_to_num(values)
+
+
+def test_hidden_columns_make_no_ties() -> None:
+    m = pyo.ConcreteModel()
+    m.x = pyo.Var(bounds=(0, 1))
+    m.follower = bl.Follower()
+    m.follower.y = pyo.Var(bounds=(0, 1))
+    m.follower.spare = pyo.Var(bounds=(0, 1))
+    m.follower.objective = pyo.Objective(expr=m.follower.y)
+    m.objective = pyo.Objective(expr=m.x - m.follower.y)
+    assert bl.verify(bl.PyomoProblem(m), {"x": 0.0}, {"y": 0.0, "spare": 0.0}).response == "ties"
+    problem = WithHidden(m)
+    assert check(problem, problem.vector({"x": 0.0}, {"y": 0.0})).response == "unique"

@@ -1,0 +1,378 @@
+"""`kkt` with exact modes: one chain, a global search, and what its end amounts to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bilevel_core.backends import Backend, Solution, SolveStatus
+from bilevel_core.backends.highs import Highs
+from bilevel_core.backends.scip import Scip, tight_feastol
+from bilevel_core.errors import BackendError, RefusedError
+from bilevel_core.problems.base import AlgebraicProblem
+from bilevel_core.program import BilevelProgram, Program, Row
+from bilevel_core.reductions import Chain, Reduction
+from bilevel_core.reductions.bigm import BigM
+from bilevel_core.reductions.bounds import derive_bounds, derive_multiplier_bounds, enlarge, first_bounds, unproven
+from bilevel_core.reductions.conic_duality import ConicConditions, has_cones
+from bilevel_core.reductions.indicator import Indicator
+from bilevel_core.reductions.kkt import OptimalityConditions
+from bilevel_core.reductions.sos1 import Sos1
+from bilevel_core.reductions.strong_duality import StrongDuality
+from bilevel_core.result import Claim, Result, Termination
+from bilevel_core.run import RunContext
+from bilevel_core.solvers.assemble import with_point, without_point
+from bilevel_core.solvers.diagnose import bounded, why_infeasible
+from bilevel_core.solvers.kkt_modes import Plan, make_plan
+from bilevel_core.solvers.single_level import TRACE, pick, piece, polish, settings
+from bilevel_core.solvers.start import first_point
+
+if TYPE_CHECKING:
+    from bilevel_core.solvers.kkt import KKT
+
+TRUSTED = 1e6
+"""The largest bound with which an answer is called optimal: times the integrality tolerance of 1e-9 it is 1e-3."""
+CLAIM_GAP = 1e-5
+"""A point is called globally optimal when the proven bound is this close (relative), whatever gap was asked for."""
+AGREEMENT = 1e-5
+"""Relative difference between a branch-and-bound's objective and that of its cleaned point that is put down to
+tolerances; beyond it the tolerances were abused (a large bound times a small binary) and nothing is claimed."""
+
+
+class ExactRun:
+    """One run: the chain, the backend's solves, and what they amount to."""
+
+    def __init__(self, options: KKT, problem: AlgebraicProblem, context: RunContext, *, exact: bool) -> None:
+        self.options = options
+        self.problem = problem
+        self.context = context
+        self.program = problem.program()
+        self.nodes = 0
+        self.versions: dict[str, str] = {}
+        self.exact = exact
+        self.proven = True
+        self.notes: list[str] = []
+        self.first: np.ndarray | None = None
+
+    def result(self) -> Result:
+        """What the search comes to, or what was known when it was cut short."""
+        if self.context.expired:
+            return self._pointless(Termination.TIME_LIMIT, "No time was left to start.")
+        self.context.report("phase", message=f"optimality conditions, pairs by {self.options.modes_text}")
+        try:
+            solution = self._or_first(self.solve_system(self.program, watch=True))
+            if solution.values is None:
+                return self._no_point(solution)
+        except KeyboardInterrupt:
+            if self.first is None:
+                raise
+            solution = Solution(SolveStatus.INTERRUPTED, self.first)
+        except BackendError as error:
+            if self.first is None:
+                raise
+            self.notes.append(f"{error} The point shown was known before.")
+            solution = Solution(SolveStatus.ERROR, self.first)
+        assert solution.values is not None
+        return with_point(
+            self.problem,
+            solution.values,
+            self.context,
+            termination=_TERMINATIONS.get(solution.status, Termination.ERROR),
+            claim=self._claim(solution),
+            bound=solution.bound if self.proven and self.exact else None,
+            counts={"nodes": self.nodes},
+            versions=self.versions,
+            message=" ".join(self.notes),
+        )
+
+    def _or_first(self, solution: Solution) -> Solution:
+        """The search's answer, or the point known before where the search comes back with none."""
+        if solution.values is not None or self.first is None or solution.status is SolveStatus.UNBOUNDED:
+            return solution
+        if solution.status is SolveStatus.INFEASIBLE:
+            self._note("The search reports that there is no point, though one was known before: nothing is proven.")
+            return Solution(SolveStatus.OPTIMAL, self.first)
+        return replace(solution, values=self.first)
+
+    def _claim(self, solution: Solution) -> Claim:
+        """What is known of the point: the search's bound must meet it, and every step before must have been exact."""
+        if solution.status is not SolveStatus.OPTIMAL or not self.proven:
+            return Claim.FEASIBLE
+        if not self.exact:
+            self.notes.append(
+                "A follower has nonlinear constraints, and multipliers need not exist at the optimum: the point "
+                "is stationary, and better ones without multipliers are not excluded."
+            )
+            return Claim.STATIONARY
+        gap = abs(solution.objective - solution.bound) / max(1.0, abs(solution.objective))
+        if not gap <= CLAIM_GAP:
+            self.notes.append(
+                f"The search stopped at a relative gap of {gap:.2g}: better points within it are not excluded."
+            )
+            return Claim.FEASIBLE
+        return Claim.GLOBAL
+
+    def solve_system(self, program: BilevelProgram, *, watch: bool = False) -> Solution:
+        """Solve the optimality system of a bilevel program; values are those of the bilevel program's columns."""
+        cones = has_cones(program)
+        conditions = ConicConditions() if cones else OptimalityConditions()
+        chain = Chain(program).then(conditions)
+        start: np.ndarray | None = None
+        if watch and not cones:
+            start = first_point(program, chain.target, conditions.multipliers, self.context.remaining)
+            self.first = None if start is None else chain.invert(start)
+        plan = make_plan(
+            program,
+            chain.target,
+            conditions.multipliers,
+            self.options.complementarity,
+            self.options.modes,
+            self.options.multiplier_bounds,
+            self.options.slack_bounds,
+        )
+        if cones and (plan.followers or plan.pairs("bigm")):
+            raise RefusedError(
+                "A follower has second-order cones, whose dual vectors have no bounds and no linear dual: use "
+                "complementarity=sos1 or indicator."
+            )
+        relaxed = _with_cutoff(program, chain.target, start)
+        plain = conditions.conditions if isinstance(conditions, ConicConditions) else conditions
+        chain = self._express(chain, plain, plan, relaxed)
+        if plan.pairs("bigm"):
+            return self._search_big_m(chain, plain, plan, relaxed, start, watch=watch)
+        return self._search_once(chain, start, watch=watch, tight=bool(plan.followers))
+
+    def _express(self, chain: Chain, conditions: OptimalityConditions, plan: Plan, relaxed: Program) -> Chain:
+        """The chain with every mode but big-M applied to its pairs."""
+        steps: list[Reduction[Program, Program]] = []
+        if plan.followers:
+            found = {p[0] for p in plan.pairs("strong-duality")}
+            program, system = chain.stages
+            own = {i for k in plan.followers for i in program.followers[k].columns}
+            slacks = {m.slack_column for m in conditions.multipliers}
+            for row in conditions.stationarity:
+                if not own.isdisjoint(row.function.columns):
+                    found |= {i for i in row.function.columns if i >= len(program.columns) and i not in slacks}
+            bounds = derive_multiplier_bounds(system, relaxed, conditions, found, lambda: self.context.expired)
+            steps.append(StrongDuality(program, conditions, plan.followers, bounds))
+        if plan.pairs("indicator"):
+            steps.append(Indicator(plan.pairs("indicator")))
+        if plan.pairs("sos1"):
+            steps.append(Sos1(plan.pairs("sos1")))
+        for step in steps:
+            reason = step.accepts(chain.target)
+            if reason is not None:
+                raise RefusedError(f"The mode does not take this problem: {reason}. Use complementarity=sos1 for it.")
+            chain = chain.then(step)
+            if isinstance(step, StrongDuality) and step.largest > TRUSTED:
+                self._too_large(step.largest)
+        return chain
+
+    def _search_once(self, chain: Chain, start: np.ndarray | None, *, watch: bool, tight: bool) -> Solution:
+        """Search; once more with tight tolerances where the first answer leaned on loose ones."""
+        full = None if start is None else chain.extend(start, stage=1)
+        solution = self._search(chain, full, watch=watch, tight=tight)
+        clean, fault = self._cleaned(chain, solution)
+        again = not tight and "numerics/feastol" not in self.options.backend_options
+        if fault and again and not self.context.expired:
+            self.context.report("phase", message="searching again with tight tolerances")
+            solution = self._search(chain, full, watch=watch, tight=True)
+            repeated, fault = self._cleaned(chain, solution)
+            clean = clean if repeated.values is None else repeated
+        self._note(fault)
+        return clean
+
+    def _too_large(self, bound: float) -> None:
+        self._note(
+            f"A bound of {bound:.2g} is proven, but too large for the backend's tolerances: a binary that is "
+            "nearly 0 lets a multiplier through. complementarity=sos1 needs no bounds."
+        )
+
+    def _note(self, fault: str) -> None:
+        if fault:
+            self.proven = False
+            self.notes.append(fault)
+
+    def _search(self, chain: Chain, start: np.ndarray | None, *, watch: bool, tight: bool = False) -> Solution:
+        target: Program = chain.target
+        solution = self._solve(target, start, watch=watch, tight=tight)
+        if solution.status in (SolveStatus.UNBOUNDED, SolveStatus.INFEASIBLE_OR_UNBOUNDED):
+            solution, unbounded = bounded(target, self._solve)
+            if unbounded or (solution.status is SolveStatus.OTHER_LIMIT and self._has_ray(chain, solution)):
+                return Solution(SolveStatus.UNBOUNDED)
+        return solution
+
+    @staticmethod
+    def _has_ray(chain: Chain, solution: Solution) -> bool:
+        """Whether the piece of the optimality system on which a point lies is unbounded.
+
+        Rows that stand for pairs (strong duality) hide what is a ray there.
+        """
+        if solution.values is None:
+            return False
+        rest = piece(chain.stages[1], chain.invert(solution.values, to=1))
+        return Highs().accepts(rest) is None and Highs().solve(rest).status is SolveStatus.UNBOUNDED
+
+    def _solve(
+        self, target: Program, start: np.ndarray | None = None, *, watch: bool = False, tight: bool = False
+    ) -> Solution:
+        backend = pick(target, self.options.backend)
+        try:
+            solution = self._solve_by(backend, target, start, watch=watch, tight=tight)
+        except BackendError:
+            if self.options.backend != "auto" or backend.name == "scip":
+                raise
+            solution = Solution(SolveStatus.ERROR)
+        if solution.status is SolveStatus.ERROR and self.options.backend == "auto" and backend.name != "scip":
+            self.context.report("phase", message=f"{backend.name} failed, trying scip")
+            solution = self._solve_by(pick(target, "scip"), target, start, watch=watch, tight=tight)
+        return solution
+
+    def _solve_by(
+        self, backend: Backend, target: Program, start: np.ndarray | None, *, watch: bool, tight: bool
+    ) -> Solution:
+        self.versions[backend.name] = backend.version()
+        extra = {"numerics/feastol": tight_feastol(target)} if tight and backend.name == "scip" else {}
+        how = settings(
+            self.context,
+            self.program.leader,
+            gap=self.options.gap,
+            options={**extra, **self.options.backend_options},
+            start=start,
+        )
+        solution = backend.solve(target, how if watch else replace(how, progress=None))
+        self.nodes += solution.nodes
+        return solution
+
+    def _search_big_m(
+        self,
+        chain: Chain,
+        conditions: OptimalityConditions,
+        plan: Plan,
+        relaxed: Program,
+        start: np.ndarray | None,
+        *,
+        watch: bool,
+    ) -> Solution:
+        options = self.options
+        pairs = plan.pairs("bigm")
+        derived = derive_bounds(chain.stages[1], relaxed, conditions, lambda: self.context.expired, pairs)
+        bounds = first_bounds(
+            derived,
+            [plan.multiplier_bounds.get(p, options.multiplier_bound) for p in pairs],
+            [plan.slack_bounds.get(p, options.slack_bound) for p in pairs],
+        )
+        leaning = False
+        for attempt in range(options.max_enlargements + 1):
+            reduction = BigM(bounds, pairs)
+            longer = chain.then(reduction)
+            full = None if start is None else longer.extend(start, stage=1)
+            solution = self._search(longer, full, watch=watch, tight=True)
+            if solution.values is not None:
+                touched = reduction.at_bound(solution.values)
+            elif solution.status is SolveStatus.INFEASIBLE:
+                touched = unproven(bounds)
+            else:
+                break
+            leaning = bool(touched)
+            if not touched or attempt == options.max_enlargements or self.context.expired:
+                break
+            self.context.report("phase", message=f"enlarging {len(touched)} bound(s) that were leaned on")
+            bounds = enlarge(bounds, derived, touched)
+        open_bounds = unproven(bounds)
+        if leaning and self._has_ray(longer, solution):  # pyright: ignore[reportPossiblyUnboundVariable]
+            return Solution(SolveStatus.UNBOUNDED)
+        if open_bounds:
+            self.proven = False
+            self.notes.append(
+                f"{len(open_bounds)} bound(s) of multipliers or slacks could not be proven"
+                + (", and the answer leans on some of them" if leaning else "")
+                + ": better points may be cut off. complementarity=sos1 needs no bounds."
+            )
+        largest = max((max(b.multiplier, b.slack) for b in bounds), default=0.0)
+        if not open_bounds and largest > TRUSTED:
+            self._too_large(largest)
+        clean, fault = self._cleaned(longer, solution)  # pyright: ignore[reportPossiblyUnboundVariable]
+        self._note(fault)
+        return clean
+
+    def _cleaned(self, chain: Chain, solution: Solution) -> tuple[Solution, str]:
+        """The solution in the bilevel program's columns, without tolerances; and what speaks against the search."""
+        if solution.values is None:
+            return solution, ""
+        system: Program = chain.stages[1]
+        values = chain.invert(solution.values, to=1)
+        clean = polish(system, values, self.context.remaining())
+        shown = self.program.leader.in_users_sense
+        if clean is None or clean.values is None:
+            loose = max((min(abs(values[i]), abs(values[j])) for i, j in system.complementarities), default=0.0)
+            fault = (
+                "The search's point satisfies complementarity only within tolerances, and no exact point was found "
+                "beside it."
+            )
+            return replace(solution, values=chain.invert(solution.values)), fault if loose > TRACE else ""
+        fault = ""
+        if abs(clean.objective - solution.objective) > AGREEMENT * max(1.0, abs(clean.objective)):
+            fault = (
+                f"The search ended at {shown(solution.objective):.6g}, but that leaned on tolerances: with exact "
+                f"complementarity the same active constraints give {shown(clean.objective):.6g}."
+            )
+        return replace(solution, values=chain.until(1).invert(clean.values), objective=clean.objective), fault
+
+    def _no_point(self, solution: Solution) -> Result:
+        if solution.status is SolveStatus.UNBOUNDED:
+            return self._pointless(
+                Termination.UNBOUNDED,
+                "The leader's objective improves without end along a ray of bilevel feasible points.",
+            )
+        if solution.status is SolveStatus.INFEASIBLE:
+            if not self.exact:
+                return self._pointless(
+                    Termination.CONVERGED,
+                    "The optimality conditions have no solution. A follower has nonlinear constraints, so that "
+                    "does not prove the problem infeasible: its solutions may have no multipliers.",
+                )
+            return self._infeasible()
+        if solution.status in (SolveStatus.TIME_LIMIT, SolveStatus.OTHER_LIMIT, SolveStatus.INTERRUPTED):
+            return self._pointless(_TERMINATIONS[solution.status], "No point was found before the stop.")
+        raise BackendError(solution.message or f"The backend ended {solution.status} without a point.")
+
+    def _infeasible(self) -> Result:
+        """Infeasible within unproven bounds proves nothing: sets, which need no bounds, have the last word."""
+        exact = self
+        if not self.proven:
+            if self.options.backend == "highs" or not Scip().available().available:
+                return self._pointless(Termination.CONVERGED, "No point within the bounds tried. " + self.notes[-1])
+            exact = ExactRun(self.options.with_sets(), self.problem, self.context, exact=self.exact)
+            if exact.solve_system(self.program).status is not SolveStatus.INFEASIBLE:
+                return self._pointless(
+                    Termination.CONVERGED, "No point within the bounds tried, but complementarity=sos1 finds one."
+                )
+        termination, message = why_infeasible(self.program, exact.solve_system, self.context.remaining)
+        if exact is not self:
+            message += " Confirmed with special ordered sets, since bounds could not be proven."
+        return self._pointless(termination, message)
+
+    def _pointless(self, termination: Termination, message: str) -> Result:
+        return without_point(termination, self.context, message, counts={"nodes": self.nodes}, versions=self.versions)
+
+
+def _with_cutoff(program: BilevelProgram, system: Program, start: np.ndarray | None) -> Program:
+    """The high-point relaxation without points that are worse than one known: that makes more bounds finite."""
+    relaxed = program.high_point()
+    if start is None:
+        return relaxed
+    worst = system.objective.evaluate(start)
+    cut = Row("cutoff", relaxed.objective, upper=worst + 1e-6 * max(1.0, abs(worst)))
+    return replace(relaxed, rows=(*relaxed.rows, cut))
+
+
+_TERMINATIONS = {
+    SolveStatus.OPTIMAL: Termination.CONVERGED,
+    SolveStatus.LOCALLY_OPTIMAL: Termination.CONVERGED,
+    SolveStatus.TIME_LIMIT: Termination.TIME_LIMIT,
+    SolveStatus.OTHER_LIMIT: Termination.ITERATION_LIMIT,
+    SolveStatus.INTERRUPTED: Termination.STOPPED_BY_USER,
+}

@@ -1,0 +1,334 @@
+"""Proofs of convexity over a box: by the rules of composition, or by intervals that contain every Hessian.
+
+Source: Grant, Boyd and Ye (2006), Disciplined convex programming, for the rules; Adjiman, Dallwig, Floudas and
+Neumaier (1998), A global optimization method, alphaBB, for bounds on the smallest eigenvalue of an interval matrix
+(Gerschgorin's circles, and the midpoint's smallest eigenvalue less the radius's norm). What cannot be proven is not
+known: neither way ever shows that a function is not convex. Intervals are computed in floating point without directed
+rounding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from bilevel_core.program import Function, Variable, collect, positive_semidefinite
+from bilevel_core.program import expression as ex
+from bilevel_core.program.expression import Expression
+
+Interval = tuple[float, float]
+ALL: Interval = (-math.inf, math.inf)
+MOST_COLUMNS = 20
+"""Hessians of more columns are not written out."""
+CONSTANT, AFFINE, CONVEX, CONCAVE, UNKNOWN = "constant", "affine", "convex", "concave", "unknown"
+_MIRRORED = {CONSTANT: CONSTANT, AFFINE: AFFINE, CONVEX: CONCAVE, CONCAVE: CONVEX, UNKNOWN: UNKNOWN}
+
+
+class Box:
+    """The bounds of all columns, and whose columns a function must be convex in (``own``); others are parameters."""
+
+    def __init__(self, columns: Sequence[Variable], own: frozenset[int]) -> None:
+        self.bounds: list[Interval] = [(c.lower, c.upper) for c in columns]
+        self.own = own
+        self._known: dict[Expression, tuple[str, Interval]] = {}
+
+    def shape(self, node: Expression) -> tuple[str, Interval]:
+        """The curvature of an expression in the own columns by the rules of composition, and its range."""
+        if node not in self._known:
+            self._known[node] = self._shape(node)
+        return self._known[node]
+
+    def _shape(self, node: Expression) -> tuple[str, Interval]:
+        match node:
+            case ex.Constant(value):
+                return CONSTANT, (value, value)
+            case ex.Column(index):
+                return AFFINE if index in self.own else CONSTANT, self.bounds[index]
+            case ex.Sum(terms):
+                return self._sum(node, terms)
+            case ex.Product(factors):
+                return self._product(factors)
+            case ex.Power(base, exponent):
+                return self._power(base, exponent)
+            case ex.Call(function, argument):
+                inner, at = self.shape(argument)
+                outer, monotone = _outer(function, at)
+                return _composed(outer, monotone, inner), call_range(function, at)
+            case _:
+                return UNKNOWN, ALL
+
+    def _sum(self, node: Expression, terms: Sequence[Expression]) -> tuple[str, Interval]:
+        """Term by term, but squares and products of own columns together, by their common Hessian."""
+        parts = [self.shape(t) for t in terms]
+        value = _sum_range([r for _, r in parts])
+        curvature = _sum_of([c for c, _ in parts])
+        f = collect(node) if curvature == UNKNOWN else Function()
+        if not f.quadratic:
+            return curvature, value
+        order = sorted({i for pair in f.quadratic for i in pair if i in self.own})
+        hessian = f.hessian(order)
+        square = CONVEX if positive_semidefinite(hessian) else CONCAVE if positive_semidefinite(-hessian) else UNKNOWN
+        square = square if hessian.any() else AFFINE
+        rest = CONSTANT if f.nonlinear is None else self.shape(f.nonlinear)[0]
+        return _sum_of([square, rest]), value
+
+    def _product(self, factors: Sequence[Expression]) -> tuple[str, Interval]:
+        """At most one factor with own columns; the others give it their sign."""
+        parts = [self.shape(f) for f in factors]
+        value: Interval = (1.0, 1.0)
+        for _, at in parts:
+            value = multiply(value, at)
+        active = [k for k, (c, _) in enumerate(parts) if c != CONSTANT]
+        if len(active) != 1:
+            return UNKNOWN if active else CONSTANT, value
+        rest: Interval = (1.0, 1.0)
+        for k, (_, at) in enumerate(parts):
+            if k != active[0]:
+                rest = multiply(rest, at)
+        curvature = parts[active[0]][0]
+        if curvature == AFFINE or rest[0] >= 0.0:
+            return curvature, value
+        return (_MIRRORED[curvature] if rest[1] <= 0.0 else UNKNOWN), value
+
+    def _power(self, base: Expression, exponent: Expression) -> tuple[str, Interval]:
+        inner, at = self.shape(base)
+        other, power = self.shape(exponent)
+        if not isinstance(exponent, ex.Constant):
+            if other == CONSTANT and inner == CONSTANT:
+                return CONSTANT, _general_power(at, power)
+            if inner == CONSTANT and at[0] >= 1.0:  # a^u = exp(u log a), rising in u
+                return _composed(CONVEX, 1, other), _general_power(at, power)
+            return UNKNOWN, _general_power(at, power)
+        p = exponent.value
+        outer, monotone = _power_outer(p, at)
+        return _composed(outer, monotone, inner), power_range(at, p)
+
+
+def convex_over(f: Function, columns: Sequence[Variable], own: frozenset[int]) -> bool:
+    """Whether a function is proven convex in the columns ``own``, for all values in the bounds of all columns.
+
+    False means that no proof was found. A function with ``abs`` of own columns has no proof either: it has no
+    derivative, and nothing here serves conditions that need one.
+    """
+    box = Box(columns, own)
+    if f.nonlinear is not None and any(
+        isinstance(n, ex.Call) and n.function == "abs" and ex.columns(n) & own for n in ex.walk(f.nonlinear)
+    ):
+        return False
+    return _by_rules(f, box) or _by_hessian(f, box)
+
+
+def _by_rules(f: Function, box: Box) -> bool:
+    """The quadratic part convex by itself (products with parameters are linear), the nonlinear part by the rules."""
+    order = sorted({i for pair in f.quadratic for i in pair if i in box.own})
+    if order and not positive_semidefinite(f.hessian(order)):
+        return False
+    return f.nonlinear is None or box.shape(f.nonlinear)[0] in (CONSTANT, AFFINE, CONVEX)
+
+
+def _by_hessian(f: Function, box: Box) -> bool:
+    """A lower bound of the smallest eigenvalue of all Hessians over the box is not negative."""
+    order = sorted(f.columns & box.own)
+    if len(order) > MOST_COLUMNS:
+        return False
+    low, high = np.zeros((len(order), len(order))), np.zeros((len(order), len(order)))
+    try:
+        for a, i in enumerate(order):
+            slope = f.partial(i)
+            for b, j in enumerate(order[: a + 1]):
+                if j in slope.columns:
+                    entry = function_range(slope.partial(j), box)
+                    low[a, b] = low[b, a] = entry[0]
+                    high[a, b] = high[b, a] = entry[1]
+    except ValueError:  # a function without a derivative
+        return False
+    if np.isnan(low).any() or np.isnan(high).any():
+        return False
+    return smallest_eigenvalue(low, high) >= 0.0
+
+
+def smallest_eigenvalue(low: np.ndarray, high: np.ndarray) -> float:
+    """A lower bound of the eigenvalues of all symmetric matrices between two, each of shape (n, n).
+
+    The better of Gerschgorin's circles and the midpoint's smallest eigenvalue less the radius's spectral norm. Entries
+    may be infinite; rounding is put down to the bound, up to 1e-12 of the largest entry.
+    """
+    if low.size == 0:
+        return 0.0
+    reach = np.maximum(np.abs(low), np.abs(high))
+    off = np.where(np.eye(len(reach), dtype=bool), 0.0, reach).sum(axis=1)
+    bound = -math.inf
+    if np.isfinite(off).all():
+        bound = float((np.diag(low) - off).min())
+    if np.isfinite(reach).all() and reach.max() < 1e100:
+        middle, radius = 0.5 * (low + high), 0.5 * (high - low)
+        exact = float(np.linalg.eigvalsh(middle)[0] - np.linalg.norm(radius, 2))
+        rounding = 1e-12 * float(reach.max())
+        bound = max(bound, 0.0 if -rounding <= exact < 0.0 and not radius.any() else exact)
+    return bound
+
+
+def function_range(f: Function, box: Box) -> Interval:
+    """The range of a function over the box, not sharp."""
+    parts: list[Interval] = [(f.constant, f.constant)]
+    parts += [multiply((c, c), box.bounds[i]) for i, c in f.linear.items()]
+    for (i, j), c in f.quadratic.items():
+        square = power_range(box.bounds[i], 2.0) if i == j else multiply(box.bounds[i], box.bounds[j])
+        parts.append(multiply((c, c), square))
+    if f.nonlinear is not None:
+        parts.append(box.shape(f.nonlinear)[1])
+    return _sum_range(parts)
+
+
+def _sum_of(parts: Sequence[str]) -> str:
+    kinds = set(parts) - {CONSTANT}
+    if not kinds:
+        return CONSTANT
+    if UNKNOWN in kinds or {CONVEX, CONCAVE} <= kinds:
+        return UNKNOWN
+    return next((k for k in (CONVEX, CONCAVE) if k in kinds), AFFINE)
+
+
+def _composed(outer: str, monotone: int, inner: str) -> str:
+    """The curvature of ``h(g)`` for h of curvature ``outer``, rising (1), falling (-1) or neither (0)."""
+    if inner in (CONSTANT, UNKNOWN):
+        return inner
+    if inner == AFFINE:
+        return outer
+    fits = {CONVEX: (1, CONVEX, -1, CONCAVE), CONCAVE: (1, CONCAVE, -1, CONVEX)}.get(outer)
+    if fits is None:
+        return UNKNOWN
+    return outer if (monotone, inner) in (fits[:2], fits[2:]) else UNKNOWN
+
+
+def _outer(function: str, at: Interval) -> tuple[str, int]:
+    """Curvature and monotonicity of a named function over a range of arguments."""
+    low, high = at
+    match function:
+        case "exp":
+            return CONVEX, 1
+        case "log" | "sqrt":
+            return CONCAVE, 1
+        case "cosh":
+            return CONVEX, 1 if low >= 0.0 else -1 if high <= 0.0 else 0
+        case "sinh" | "tan" if low >= 0.0 and (function == "sinh" or high < math.pi / 2):
+            return CONVEX, 1
+        case "sinh" if high <= 0.0:
+            return CONCAVE, 1
+        case "tanh" | "atan" if low >= 0.0 or high <= 0.0:
+            return (CONCAVE if low >= 0.0 else CONVEX), 1
+        case _:
+            return UNKNOWN, 0
+
+
+def _power_outer(p: float, at: Interval) -> tuple[str, int]:
+    low, high = at
+    even, whole = p % 2.0 == 0.0, p == math.floor(p)
+    if p > 0.0 and even:
+        return CONVEX, 1 if low >= 0.0 else -1 if high <= 0.0 else 0
+    if low >= 0.0:
+        if p < 0.0:
+            return CONVEX, -1
+        return (CONVEX if p >= 1.0 else CONCAVE), 1
+    if high <= 0.0 and whole:
+        if p > 0.0:
+            return CONCAVE, 1
+        return (CONVEX, 1) if even else (CONCAVE, -1)
+    return (CONCAVE, 1) if 0.0 < p < 1.0 else (UNKNOWN, 0)
+
+
+def multiply(a: Interval, b: Interval) -> Interval:
+    """Products of two ranges; zero times infinity is zero."""
+    corners = [0.0 if u == 0.0 or v == 0.0 else u * v for u in a for v in b]
+    return min(corners), max(corners)
+
+
+def _sum_range(parts: Sequence[Interval]) -> Interval:
+    return sum(p[0] for p in parts), sum(p[1] for p in parts)
+
+
+def power_range(at: Interval, p: float) -> Interval:
+    """The range of ``u ** p`` for u in a range, over the arguments for which it is defined."""
+    low, high = at
+    whole = p == math.floor(p)
+    if not whole:
+        low = max(0.0, low)
+        if high < low:
+            return ALL
+    if p < 0.0:
+        if low < 0.0 < high:
+            return (0.0, math.inf) if whole and p % 2.0 == 0.0 else ALL
+        inner = power_range((low, high), -p)
+        return _reciprocal(inner)
+    ends = (_raise(low, p), _raise(high, p))
+    if whole and p % 2.0 == 0.0 and low < 0.0 < high:
+        return 0.0, max(ends)
+    return min(ends), max(ends)
+
+
+def _reciprocal(at: Interval) -> Interval:
+    low, high = at
+    if low == high == 0.0:
+        return ALL
+    if low >= 0.0:
+        return (0.0 if high == math.inf else math.inf if high == 0.0 else 1.0 / high), (
+            math.inf if low == 0.0 else 1.0 / low
+        )
+    return (-math.inf if high == 0.0 else 1.0 / high), (0.0 if low == -math.inf else 1.0 / low)
+
+
+def _raise(u: float, p: float) -> float:
+    try:
+        return u**p
+    except OverflowError:
+        return math.copysign(math.inf, u) if p % 2.0 == 1.0 else math.inf
+
+
+def _general_power(at: Interval, power: Interval) -> Interval:
+    if at[0] <= 0.0:
+        return (0.0, math.inf) if at[0] >= 0.0 else ALL
+    return call_range("exp", multiply(power, call_range("log", at)))
+
+
+_RISING: Mapping[str, Interval] = {
+    "exp": ALL,
+    "log": (0.0, math.inf),
+    "sqrt": (0.0, math.inf),
+    "sinh": ALL,
+    "tanh": ALL,
+    "atan": ALL,
+    "asin": (-1.0, 1.0),
+}
+
+
+def call_range(function: str, at: Interval) -> Interval:
+    """The range of a named function over a range of arguments, within its domain."""
+    if function in _RISING:
+        domain = _RISING[function]
+        low, high = max(at[0], domain[0]), min(at[1], domain[1])
+        return ALL if low > high else (_value(function, low, -math.inf), _value(function, high, math.inf))
+    match function:
+        case "sin" | "cos":
+            return -1.0, 1.0
+        case "cosh":
+            ends = (_value("cosh", at[0], math.inf), _value("cosh", at[1], math.inf))
+            return (1.0 if at[0] <= 0.0 <= at[1] else min(ends)), max(ends)
+        case "abs":
+            return (0.0 if at[0] <= 0.0 <= at[1] else min(map(abs, at))), max(map(abs, at))
+        case "acos":
+            return 0.0, math.pi
+        case _:
+            return ALL
+
+
+def _value(function: str, u: float, otherwise: float) -> float:
+    if math.isinf(u):
+        limits = {("exp", True): 0.0, ("tanh", True): -1.0, ("tanh", False): 1.0}
+        limits |= {("atan", True): -math.pi / 2, ("atan", False): math.pi / 2}
+        return limits.get((function, u < 0.0), math.copysign(math.inf, u) if function != "cosh" else math.inf)
+    try:
+        return ex.FUNCTIONS[function](u)
+    except (ValueError, OverflowError):
+        return otherwise

@@ -1,0 +1,312 @@
+"""`bilevel compare`: several solvers, or one with several options, on one problem, side by side.
+
+Options belong to the ``-s`` before them, so the order on the command line counts: `bilevel_cli.ordered` keeps it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bilevel_cli.exits import Exit, exit_of
+from bilevel_cli.output import echo, echo_json, echo_warnings
+from bilevel_cli.progress import Progress
+from bilevel_cli.reference import find_problem
+from bilevel_cli.settings import Settings
+from bilevel_cli.solve import closing
+from bilevel_core.errors import BilevelError, MissingError, RefusedError, UsageError
+from bilevel_core.plugins.registry import get_registry
+from bilevel_core.problems.base import AlgebraicProblem, Problem
+from bilevel_core.result import Result, Verdict
+
+SCHEMA = "bilevel.compare/1"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One solver with its options, as asked for."""
+
+    solver: str
+    options: dict[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of an entry: a result for each seed, or the error that came instead."""
+
+    entry: Entry
+    results: tuple[Result, ...] = ()
+    error: Exception | None = None
+
+    @property
+    def objectives(self) -> list[float]:
+        """The leader's objectives of the runs that ended with a point."""
+        return [r.upper_objective for r in self.results if r.has_point and r.upper_objective is not None]
+
+    @property
+    def verified(self) -> bool:
+        """Whether at least one point was verified."""
+        return any(r.certificate is not None and r.certificate.verdict is Verdict.VERIFIED for r in self.results)
+
+    @property
+    def exit(self) -> Exit:
+        """What `bilevel solve` would have returned, of the first run."""
+        if self.error is not None:
+            return Exit(self.error.exit_code) if isinstance(self.error, BilevelError) else Exit.ERROR
+        return exit_of(self.results[0])
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What the user asked for.
+
+    Attributes:
+        problem: the reference to the problem.
+        entries: what to run, in order.
+        parameters: of the problem.
+        seeds: number of runs of each entry; their seeds are the setting's and those that follow it.
+        as_json: how to print.
+        settings: everything else.
+    """
+
+    problem: str
+    entries: tuple[Entry, ...]
+    parameters: dict[str, str]
+    seeds: int
+    as_json: bool
+    settings: Settings
+
+
+def entries_of(order: Sequence[tuple[str, str]]) -> tuple[Entry, ...]:
+    """Give each option to the solver before it.
+
+    Args:
+        order: names ``solver`` and ``option`` with one value each, as on the command line; others are passed over.
+
+    Raises:
+        UsageError: no solver, an option before the first one, one given twice, or one that is not ``KEY=VALUE``.
+    """
+    entries: list[Entry] = []
+    for name, value in order:
+        if name == "solver":
+            entries.append(Entry(value))
+        elif name == "option":
+            key, equals, setting = (part.strip() for part in value.partition("="))
+            if not equals or not key:
+                raise UsageError(f"-o {value!r}: expected KEY=VALUE.")
+            if not entries:
+                raise UsageError(f"-o {value!r} stands before the first -s: an option belongs to the -s before it.")
+            if key in entries[-1].options:
+                raise UsageError(f"-o {key}: given twice for -s {entries[-1].solver}. Leave one of them out.")
+            entries[-1].options[key] = setting
+    if not entries:
+        raise UsageError("Nothing to compare: give -s SOLVER at least once, each with its own -o KEY=VALUE after it.")
+    return tuple(entries)
+
+
+def compare(request: Comparison) -> Exit:
+    """Run all entries one after the other and print them side by side. Returns the exit code.
+
+    Raises:
+        UsageError: the problem, a solver or an option does not exist; found out before anything is run.
+    """
+    from bilevel_core.choose import build_solver
+
+    echo_warnings()
+    if request.seeds < 1:
+        raise UsageError(f"--seeds {request.seeds}: expected at least 1.")
+    with contextlib.redirect_stdout(sys.stderr):
+        problem = find_problem(request.problem, request.parameters)
+        for entry in request.entries:
+            # What refuses, or is not installed, is a row of the table; what is misspelt ends the whole.
+            with contextlib.suppress(RefusedError, MissingError):
+                build_solver(problem, entry.solver, entry.options)
+    outcomes: list[Outcome] = []
+    interrupted = False
+    for entry in request.entries:
+        outcomes.append(_run(entry, request, problem))
+        interrupted = isinstance(outcomes[-1].error, _InterruptedError) or any(
+            exit_of(r) is Exit.INTERRUPTED for r in outcomes[-1].results
+        )
+        if interrupted:
+            break
+    if request.as_json:
+        echo_json(_document(request, problem, outcomes))
+    else:
+        echo("\n".join(_text(request, problem, outcomes)))
+    echo_warnings()
+    if interrupted:
+        return Exit.INTERRUPTED
+    return Exit.OK if any(o.verified for o in outcomes) else outcomes[0].exit
+
+
+class _InterruptedError(Exception):
+    """Stands for an interruption that came before there was a result."""
+
+
+def _run(entry: Entry, request: Comparison, problem: Problem) -> Outcome:
+    from bilevel_core.api import solve
+
+    s = request.settings
+    results: list[Result] = []
+    for seed in range(s.seed, s.seed + request.seeds):
+        progress = Progress(s.progress)
+        try:
+            with closing(progress), contextlib.redirect_stdout(sys.stderr):
+                result = solve(
+                    problem,
+                    entry.solver,
+                    entry.options,
+                    time_limit=s.time_limit,
+                    seed=seed,
+                    device=s.device,
+                    callbacks=[progress],
+                    executor=s.executor,
+                )
+        except KeyboardInterrupt:
+            return Outcome(entry, tuple(results), _InterruptedError("interrupted"))
+        except Exception as error:  # noqa: BLE001 - one solver that breaks must not cost the others their rows
+            return Outcome(entry, tuple(results), error)
+        results.append(result)
+        if exit_of(result) is Exit.INTERRUPTED:
+            break
+    return Outcome(entry, tuple(results))
+
+
+def _known(request: Comparison) -> float | None:
+    """The optimum of a registered problem, where it is known at the parameters given."""
+    spec = get_registry().problems.get(request.problem)
+    return spec.known.upper_objective if spec and spec.known and not request.parameters else None
+
+
+def _maximises(problem: Problem) -> bool:
+    return isinstance(problem, AlgebraicProblem) and problem.program().leader.maximise
+
+
+def _best(outcomes: Sequence[Outcome], *, maximise: bool) -> int | None:
+    """The place of the best verified point; None without one."""
+    sign = -1.0 if maximise else 1.0
+    values = [
+        (sign * r.upper_objective, k)
+        for k, o in enumerate(outcomes)
+        for r in o.results
+        if r.upper_objective is not None and r.certificate and r.certificate.verdict is Verdict.VERIFIED
+    ]
+    return min(values)[1] if values else None
+
+
+def _spread(values: Sequence[float]) -> float | None:
+    """The standard deviation of a sample; None below two values."""
+    return statistics.stdev(values) if len(values) > 1 else None
+
+
+def _document(request: Comparison, problem: Problem, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    maximise = _maximises(problem)
+    return {
+        "schema": SCHEMA,
+        "problem": problem.name,
+        "sense": "max" if maximise else "min",
+        "known_optimum": _known(request),
+        "time_limit": request.settings.time_limit,
+        "seeds": [request.settings.seed + k for k in range(request.seeds)],
+        "best": _best(outcomes, maximise=maximise),
+        "entries": [_entry_document(o) for o in outcomes],
+    }
+
+
+def _entry_document(o: Outcome) -> dict[str, Any]:
+    return {
+        "solver": o.entry.solver,
+        "options": o.entry.options,
+        "error": None if o.error is None else {"type": type(o.error).__name__.strip("_"), "message": str(o.error)},
+        "mean": statistics.fmean(o.objectives) if o.objectives else None,
+        "spread": _spread(o.objectives),
+        "runs": [_run_document(r) for r in o.results],
+    }
+
+
+def _run_document(r: Result) -> dict[str, Any]:
+    full = r.to_dict()
+    kept = ("solver", "seed", "upper_objective", "bound", "status", "termination", "claim", "wall_time", "message")
+    verdict = None if r.certificate is None else r.certificate.verdict.value
+    return {k: full[k] for k in kept} | {"verdict": verdict, "counts": dict(r.counts)}
+
+
+HEADINGS = ("solver", "options", "objective", "bound", "status", "claim", "verdict", "time", "lower solves", "nodes")
+
+
+def _text(request: Comparison, problem: Problem, outcomes: Sequence[Outcome]) -> list[str]:
+    from bilevel_core.report import number
+
+    maximise = _maximises(problem)
+    best = _best(outcomes, maximise=maximise)
+    rows = [HEADINGS, *(_row(o) for o in outcomes)]
+    widths = [max(len(row[k]) for row in rows) for k in range(len(HEADINGS))]
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    out = [f"problem  {problem.name} ({'max' if maximise else 'min'})"]
+    known = _known(request)
+    out += [f"known    {number(known)}"] if known is not None else []
+    if request.seeds > 1:
+        last = request.settings.seed + request.seeds - 1
+        out.append(f"seeds    {request.settings.seed} to {last}: means, +- the standard deviation of the objective")
+    out += ["", *lines]
+    notes = [f"{_label(o.entry)}: {_reason(o)}" for o in outcomes if _reason(o)]
+    out += ["", *notes] if notes else []
+    return [*out, "", f"best verified  {_label(outcomes[best].entry)}" if best is not None else "no point was verified"]
+
+
+def _label(entry: Entry) -> str:
+    return " ".join([entry.solver, *(f"{k}={v}" for k, v in entry.options.items())])
+
+
+def _reason(o: Outcome) -> str:
+    if o.error is not None:
+        return str(o.error) if isinstance(o.error, BilevelError) else f"{type(o.error).__name__}: {o.error}"
+    return next((r.message for r in o.results if r.message), "")
+
+
+def _row(o: Outcome) -> tuple[str, ...]:
+    from bilevel_core.report import number
+
+    options = " ".join(f"{k}={v}" for k, v in o.entry.options.items()) or "-"
+    solver = o.entry.solver
+    if not o.results:
+        word = "refused" if isinstance(o.error, RefusedError) else "error"
+        return (solver, options, "-", "-", word, *["-"] * 5)
+    if solver == "auto":
+        solver = f"auto: {o.results[0].solver}"
+    objective = number(statistics.fmean(o.objectives)) if o.objectives else "-"
+    spread = _spread(o.objectives)
+    if spread is not None:
+        objective += f" +- {spread:.2g}"
+    bounds = [r.bound for r in o.results if r.bound is not None]
+    verdicts = ["-" if r.certificate is None else r.certificate.verdict.value for r in o.results]
+    status = _words([r.status.value for r in o.results])
+    return (
+        solver,
+        options,
+        objective,
+        number(statistics.fmean(bounds)) if bounds else "-",
+        status if o.error is None else f"{status}, error",
+        _words([str(r.claim) for r in o.results]),
+        _words(verdicts),
+        f"{statistics.fmean(r.wall_time for r in o.results):.2f} s",
+        _mean_count([r.counts for r in o.results], "lower_solves"),
+        _mean_count([r.counts for r in o.results], "nodes"),
+    )
+
+
+def _words(words: Sequence[str]) -> str:
+    """One word for all runs, or each with how often it came."""
+    counted = Counter(words)
+    return words[0] if len(counted) == 1 else ", ".join(f"{n} {word}" for word, n in counted.most_common())
+
+
+def _mean_count(counts: Sequence[Mapping[str, int]], name: str) -> str:
+    found = [c[name] for c in counts if name in c]
+    return f"{statistics.fmean(found):.6g}" if found else "-"

@@ -1,0 +1,132 @@
+"""`bilevel compare`: whose option is whose, rows for what fails, several seeds, exit codes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from bilevel_cli.compare import Entry, entries_of
+from bilevel_core.errors import UsageError
+
+from .conftest import Call
+from .test_solve import STUB
+
+BARD = "classic/bard-511"
+
+
+def test_options_belong_to_the_solver_before_them() -> None:
+    order = [("solver", "kkt"), ("option", "a=1"), ("option", "b=x=y"), ("parameter", "q=2"), ("solver", "auxiliary")]
+    assert entries_of(order) == (Entry("kkt", {"a": "1", "b": "x=y"}), Entry("auxiliary"))
+
+
+@pytest.mark.parametrize(
+    ("order", "message"),
+    [
+        ([], "Nothing to compare"),
+        ([("option", "a=1"), ("solver", "kkt")], "before the first -s"),
+        ([("solver", "kkt"), ("option", "a")], "KEY=VALUE"),
+        ([("solver", "kkt"), ("option", "a=1"), ("option", "a=2")], "given twice for -s kkt"),
+    ],
+)
+def test_what_belongs_to_nothing_is_an_error(order: list[tuple[str, str]], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        entries_of(order)
+
+
+def test_side_by_side(cli: Call) -> None:
+    r = cli("compare", BARD, "-s", "kkt", "-o", "complementarity=sos1", "-skkt", "--option=complementarity=bigm")
+    assert r.code == 0
+    lines = r.out.splitlines()
+    assert lines[0] == "problem  classic/bard-511 (min)"
+    assert lines[1] == "known    -12"
+    assert lines[3].split()[:4] == ["solver", "options", "objective", "bound"]
+    assert lines[3].split()[-3:] == ["lower", "solves", "nodes"]
+    for line, mode in zip(lines[4:6], ("sos1", "bigm"), strict=True):
+        assert line.split()[:7] == ["kkt", f"complementarity={mode}", "-12", "-12", "optimal", "global", "verified"]
+    assert lines[-1] == "best verified  kkt complementarity=sos1"
+
+
+def test_json(cli: Call) -> None:
+    r = cli("compare", BARD, "-s", "kkt", "-s", "auxiliary", "--seeds", "2", "--seed", "5", "-f", "json")
+    data = json.loads(r.out)
+    assert data["schema"] == "bilevel.compare/1"
+    assert (data["problem"], data["sense"], data["known_optimum"], data["seeds"]) == (BARD, "min", -12.0, [5, 6])
+    assert data["best"] == 0
+    first, second = data["entries"]
+    assert [run["seed"] for run in second["runs"]] == [5, 6]
+    assert first["mean"] == pytest.approx(-12.0)
+    assert first["spread"] == pytest.approx(0.0, abs=1e-9)
+    assert first["error"] is None
+    run = second["runs"][0]
+    assert (run["status"], run["claim"], run["verdict"]) == ("locally-optimal", "local", "verified")
+    assert run["counts"]["lower_solves"] > 0
+
+
+def test_refusals_and_errors_are_rows(cli: Call, plugin: object) -> None:
+    plugin("stub", STUB)  # type: ignore[operator]
+    r = cli("compare", BARD, "-s", "toll-pricing", "-s", "stub", "-o", "end=raise", "-s", "kkt")
+    assert r.code == 0
+    rows = [line.split() for line in r.out.splitlines()]
+    assert rows[4][:5] == ["toll-pricing", "-", "-", "-", "refused"]
+    assert rows[5][:5] == ["stub", "end=raise", "-", "-", "error"]
+    assert rows[6][:5] == ["kkt", "-", "-12", "-12", "optimal"]
+    assert "toll-pricing: Solver 'toll-pricing' does not take this problem" in r.out
+    assert "stub end=raise: " in r.out
+    assert "the stub broke" in r.out
+    assert "chatter" not in r.out
+
+
+def test_wrong_points_are_not_best(cli: Call, plugin: object) -> None:
+    """A refuted point has the best objective; the verified one is named."""
+    plugin("stub", STUB)  # type: ignore[operator]
+    r = cli("compare", BARD, "-s", "stub", "-o", "y=9", "-s", "kkt")
+    assert r.code == 0
+    assert "refuted" in r.out.splitlines()[4]
+    assert r.out.splitlines()[-1] == "best verified  kkt"
+
+
+def test_exit_code_when_nothing_is_verified(cli: Call, plugin: object) -> None:
+    plugin("stub", STUB)  # type: ignore[operator]
+    assert cli("compare", BARD, "-s", "stub", "-o", "y=9").code == 5
+    assert cli("compare", "trap/leaders-wish", "-s", "kkt").code == 3
+    r = cli("compare", BARD, "-s", "toll-pricing")
+    assert r.code == 2
+    assert r.out.splitlines()[-1] == "no point was verified"
+    assert cli("compare", BARD, "-s", "stub", "-o", "end=interrupt", "-s", "kkt").code == 130
+
+
+def test_several_seeds_give_mean_and_spread(cli: Call, plugin: object) -> None:
+    seeded = STUB.replace("return Result(end, Claim.GLOBAL", "self = dataclasses.replace(self, x=4.0 + context.seed)\n"
+                          "        return Result(end, Claim.GLOBAL")  # fmt: skip
+    plugin("stub", seeded)  # type: ignore[operator]
+    r = cli("compare", BARD, "-s", "stub", "--seeds", "3", "-f", "json")
+    entry = json.loads(r.out)["entries"][0]
+    assert entry["mean"] == pytest.approx(-11.0)
+    assert entry["spread"] == pytest.approx(1.0)
+    assert "-11 +- 1" in cli("compare", BARD, "-s", "stub", "--seeds", "3").out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("-s", "kktt"), "'kkt'"),
+        (("-s", "kkt", "-o", "complementarty=sos1"), "'complementarity'"),
+        (("-s", "kkt", "--seeds", "0"), "at least 1"),
+        (("-o", "a=1"), "before the first -s"),
+        ((), "Nothing to compare"),
+    ],
+)
+def test_mistakes_end_before_anything_is_run(cli: Call, arguments: tuple[str, ...], message: str) -> None:
+    r = cli("compare", BARD, *arguments)
+    assert r.code == 2
+    assert message in r.err
+    assert r.out == ""
+
+
+def test_a_maximising_leader(cli: Call) -> None:
+    r = cli("compare", "trap/small-bound", "-s", "kkt", "-f", "json")
+    data = json.loads(r.out)
+    assert data["sense"] == "max"
+    assert data["entries"][0]["mean"] == pytest.approx(102.0)
+    assert data["best"] == 0

@@ -1,0 +1,366 @@
+"""Pessimistic solutions: the worst of a linear follower's optimal answers, against enumeration of vertices."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pyomo.environ as pyo
+import pytest
+
+import bilevel_core as bl
+from bilevel_core.program import BilevelProgram, Function, Level, Row, Variable
+from bilevel_core.reductions import Chain
+from bilevel_core.reductions.kkt import OptimalityConditions
+from bilevel_core.reductions.pessimistic import Pessimistic
+from bilevel_core.verification import check
+
+from .models import bard_511, quadratic_follower, tied_follower
+
+PESSIMISTIC = {"response": "pessimistic"}
+
+
+def example() -> BilevelProgram:
+    """The leader: min x + 2 y over x in [0, 2], 1 <= x + y <= 4; the follower: min -z over y + z <= x + 1, z <= 1."""
+    return BilevelProgram(
+        columns=(Variable("x", 0.0, 2.0), Variable("y", 0.0), Variable("z", 0.0)),
+        leader=Level(
+            "leader", Function(0.0, {0: 1.0, 1: 2.0}), (Row("both", Function(0.0, {0: 1.0, 1: 1.0}), 1.0, 4.0),), (0,)
+        ),
+        followers=(
+            Level(
+                "f",
+                Function(0.0, {2: -1.0}),
+                (
+                    Row("sum", Function(0.0, {0: -1.0, 1: 1.0, 2: 1.0}), upper=1.0),
+                    Row("top", Function(0.0, {2: 1.0}), upper=1.0),
+                ),
+                (1, 2),
+            ),
+        ),
+    )
+
+
+ADVERSARIES = """\
+leader: minimise x + 2 y (worst)
+  both: x + y (worst for both) <= 4
+  both:lower: x + y (worst for both:lower) >= 1
+  sum: -x + y + z <= 1
+  top: z <= 1
+  x in [0, 2] real
+  y in [0, inf] real
+  z in [0, inf] real
+worst: minimise -x - 2 y (worst)
+  sum: -x + y (worst) + z (worst) <= 1
+  top: z (worst) <= 1
+  optimal for f: z - z (worst) <= 0
+  y (worst) in [0, inf] real
+  z (worst) in [0, inf] real
+worst for both: minimise -x - y (worst for both)
+  sum: -x + y (worst for both) + z (worst for both) <= 1
+  top: z (worst for both) <= 1
+  optimal for f: z - z (worst for both) <= 0
+  y (worst for both) in [0, inf] real
+  z (worst for both) in [0, inf] real
+worst for both:lower: minimise x + y (worst for both:lower)
+  sum: -x + y (worst for both:lower) + z (worst for both:lower) <= 1
+  top: z (worst for both:lower) <= 1
+  optimal for f: z - z (worst for both:lower) <= 0
+  y (worst for both:lower) in [0, inf] real
+  z (worst for both:lower) in [0, inf] real"""
+
+
+def test_adversaries_as_text() -> None:
+    reduction = Pessimistic()
+    assert reduction.accepts(example()) is None
+    reduced = reduction.apply(example())
+    assert reduced.text() == ADVERSARIES
+    assert not reduced.is_game
+    values = np.arange(float(len(reduced.columns)))
+    np.testing.assert_array_equal(reduction.invert(values), [0.0, 3.0, 4.0])
+    assert OptimalityConditions().accepts(reduced) is None
+
+
+def test_the_chain_says_what_is_not_taken() -> None:
+    program = bl.PyomoProblem(quadratic_follower()).program()
+    with pytest.raises(ValueError, match=r"Pessimistic: the objective of follower 'follower' is not linear"):
+        Chain(program).then(Pessimistic())
+
+
+@pytest.mark.parametrize("mode", ["sos1", "bigm"])
+def test_the_classic_tie(mode: str) -> None:
+    """Optimistic -1 at (0, 1); pessimistic 0 at (0, 0)."""
+    optimistic = bl.solve(tied_follower(), solver="kkt", options={"complementarity": mode})
+    assert optimistic.upper_objective == pytest.approx(-1.0)
+    assert optimistic.certificate is not None
+    assert optimistic.certificate.worst_response == pytest.approx(0.0, abs=1e-9)
+    r = bl.solve(tied_follower(), solver="kkt", options=PESSIMISTIC | {"complementarity": mode})
+    assert r.status == "optimal" or mode == "bigm"
+    assert r.upper_objective == pytest.approx(0.0, abs=1e-8)
+    assert r.certificate is not None
+    assert r.certificate.verdict == "verified"
+    assert r.certificate.worst_response == pytest.approx(0.0, abs=1e-8)
+
+
+def test_a_unique_answer_makes_no_difference() -> None:
+    r = bl.solve(bard_511(), solver="kkt", options=PESSIMISTIC)
+    assert r.status == "optimal"
+    assert r.upper_objective == pytest.approx(-12.0)
+
+
+def trade_off() -> pyo.ConcreteModel:
+    """The follower shares x + 1 among y and z at equal cost; the leader pays for y and gains by x.
+
+    At x the worst share is y = x + 1: min -3 x + 2 y gives -3 x + 2 x + 2, at x = 2: 0; optimistic -6.
+    """
+    m = pyo.ConcreteModel(name="trade-off")
+    m.x = pyo.Var(bounds=(0, 2))
+    m.follower = f = bl.Follower()
+    f.y = pyo.Var(domain=pyo.NonNegativeReals)
+    f.z = pyo.Var(domain=pyo.NonNegativeReals)
+    f.row = pyo.Constraint(expr=f.y + f.z >= m.x + 1)
+    f.objective = pyo.Objective(expr=f.y + f.z)
+    m.objective = pyo.Objective(expr=-3 * m.x + 2 * f.y)
+    return m
+
+
+def test_the_worst_share() -> None:
+    r = bl.solve(trade_off(), solver="kkt", options=PESSIMISTIC)
+    assert r.status == "optimal"
+    assert r.upper_objective == pytest.approx(0.0, abs=1e-8)
+    assert float(r.x["x"]) == pytest.approx(2.0)
+    assert float(r.y["y"]) == pytest.approx(3.0)
+    assert bl.solve(trade_off(), solver="kkt").upper_objective == pytest.approx(-6.0)
+
+
+def test_leaders_constraints_must_hold_for_every_answer() -> None:
+    m = trade_off()
+    m.limit = pyo.Constraint(expr=m.follower.z <= 2)
+    # z may be x + 1, so x <= 1.
+    r = bl.solve(m, solver="kkt", options=PESSIMISTIC)
+    assert r.status == "optimal"
+    assert float(r.x["x"]) == pytest.approx(1.0)
+    assert r.upper_objective == pytest.approx(1.0)
+    problem = bl.PyomoProblem(m)
+    c = check(problem, problem.vector({"x": 2.0}, {"y": 3.0, "z": 0.0}), response="pessimistic")
+    assert c.verdict == "refuted"
+    assert "limit" in c.reason
+    m.limit.deactivate()
+    m.never = pyo.Constraint(expr=m.follower.z <= 0.5)
+    r = bl.solve(m, solver="kkt", options=PESSIMISTIC)
+    assert r.status == "infeasible"
+    assert "every optimal answer" in r.message
+
+
+def test_optimistic_points_are_refuted_for_a_pessimist() -> None:
+    problem = bl.PyomoProblem(tied_follower())
+    for y, verdict in ((0.0, "verified"), (0.5, "refuted"), (1.0, "refuted")):
+        c = check(problem, problem.vector({"x": 0.0}, {"y": y}), response="pessimistic")
+        assert c.verdict == verdict
+    assert c.worst_response == pytest.approx(0.0, abs=1e-9)
+    assert "pessimistic leader must expect" in c.reason
+    with pytest.raises(bl.UsageError, match="optimistic or pessimistic"):
+        check(problem, problem.vector({"x": 0.0}, {"y": 0.0}), response="gloomy")
+
+
+def test_results_are_checked_as_what_they_are() -> None:
+    r = bl.solve(tied_follower(), solver="kkt", options=PESSIMISTIC)
+    problem = bl.PyomoProblem(tied_follower())
+    assert bl.verify(problem, r).verdict == "verified"
+    c = bl.verify(problem, bl.solve(tied_follower(), solver="kkt"))
+    assert c.verdict == "verified"
+    assert c.worst_response == pytest.approx(0.0, abs=1e-9)
+
+
+def jump() -> pyo.ConcreteModel:
+    """In the manner of Mitsos and Barton: at x = 0 all y in [0, 1] are optimal, for x > 0 only y = 0.
+
+    min x + y: the infimum 0 of the worst value is not attained, since at x = 0 it is 1.
+    """
+    m = pyo.ConcreteModel(name="jump")
+    m.x = pyo.Var(bounds=(0, 1))
+    m.follower = bl.Follower()
+    m.follower.y = pyo.Var(bounds=(0, 1))
+    m.follower.objective = pyo.Objective(expr=m.x * m.follower.y)
+    m.objective = pyo.Objective(expr=m.x + m.follower.y)
+    return m
+
+
+def test_an_infimum_that_is_not_attained_is_not_called_optimal() -> None:
+    r = bl.solve(jump(), solver="kkt", options=PESSIMISTIC)
+    assert r.claim <= bl.Claim.FEASIBLE
+    assert r.status != "optimal"
+    assert "not be attained" in r.message
+    assert r.bound is None or r.bound <= 1e-6
+
+
+def test_a_worst_value_that_is_attained_although_it_jumps() -> None:
+    m = jump()
+    m.objective.expr = (m.x - 1) ** 2 + m.follower.y
+    r = bl.solve(m, solver="kkt", options=PESSIMISTIC)
+    assert r.status == "optimal"
+    assert r.upper_objective == pytest.approx(0.0, abs=1e-6)
+
+
+def test_quadratic_and_integer_followers_are_refused_and_their_risk_is_reported() -> None:
+    with pytest.raises(bl.RefusedError, match="not linear"):
+        bl.solve(quadratic_follower(), solver="kkt", options=PESSIMISTIC)
+    m = trade_off()
+    m.follower.objective.expr = (m.follower.y + m.follower.z) ** 2
+    with pytest.raises(bl.RefusedError, match="not linear"):
+        bl.solve(m, solver="kkt", options=PESSIMISTIC)
+    r = bl.solve(m, solver="kkt")
+    assert r.status == "optimal"
+    assert r.certificate is not None
+    assert r.certificate.worst_response == pytest.approx(0.0, abs=1e-4)
+    problem = bl.PyomoProblem(m)
+    c = check(problem, problem.vector({"x": 2.0}, {"y": 3.0, "z": 0.0}), response="pessimistic")
+    assert c.verdict == "verified"
+
+
+def test_games_and_multipliers_are_refused_by_name() -> None:
+    m = trade_off()
+    m.objective.expr += m.follower.dual[m.follower.row]
+    with pytest.raises(bl.RefusedError, match="multipliers"):
+        bl.solve(m, solver="kkt", options=PESSIMISTIC)
+    m = trade_off()
+    m.other = bl.Follower()
+    m.other.w = pyo.Var(bounds=(0, 1))
+    m.other.objective = pyo.Objective(expr=m.other.w * m.follower.y)
+    with pytest.raises(bl.RefusedError, match="Nash"):
+        bl.solve(m, solver="kkt", options=PESSIMISTIC)
+
+
+def test_where_the_leader_does_not_depend_on_the_answer() -> None:
+    m = trade_off()
+    m.objective.expr = m.x
+    r = bl.solve(m, solver="kkt", options=PESSIMISTIC)
+    assert r.status == "optimal"
+    assert r.upper_objective == pytest.approx(0.0, abs=1e-9)
+
+
+def test_endless_harm_and_endless_followers_are_told_apart() -> None:
+    m = trade_off()
+    m.follower.objective.expr = m.follower.z
+    # y is free to grow, at no cost to the follower: the leader's worst value has no limit.
+    r = bl.solve(m, solver="kkt", options=PESSIMISTIC)
+    assert r.termination == "infeasible"
+    assert "worse without end" in r.message
+    m.follower.objective.expr = -m.follower.z
+    r = bl.solve(m, solver="kkt", options=PESSIMISTIC)
+    assert r.termination == "lower-unbounded"
+
+
+def test_the_worst_response_has_no_limit() -> None:
+    m = trade_off()
+    m.follower.objective.expr = m.follower.z
+    r = bl.solve(m, solver="kkt")
+    assert r.certificate is not None
+    assert r.certificate.worst_response == np.inf
+    assert bl.Result.from_json(r.to_json()) == r
+
+
+@dataclass(frozen=True)
+class Case:
+    """min c x + d.y over integer x in [0, top]; the follower: min e.y over B y <= a + A x, 0 <= y <= 4, with ties."""
+
+    c: float
+    d: np.ndarray
+    e: np.ndarray
+    A: np.ndarray
+    B: np.ndarray
+    a: np.ndarray
+    top: int
+    coupled: float | None
+
+
+def make(seed: int) -> Case:
+    rng = np.random.default_rng([7, seed])
+    k, rows = int(rng.integers(2, 4)), int(rng.integers(1, 4))
+    B = rng.integers(-2, 3, (rows, k)).astype(float)
+    # The follower's objective is often a row's left side, so that whole faces are optimal.
+    e = -B[0] if rng.random() < 0.7 else rng.integers(-1, 2, k).astype(float)
+    return Case(
+        c=float(rng.integers(-3, 4)),
+        d=rng.integers(-3, 4, k).astype(float),
+        e=e,
+        A=rng.integers(-2, 3, rows).astype(float),
+        B=B,
+        a=rng.integers(0, 7, rows).astype(float),
+        top=3,
+        coupled=float(rng.integers(1, 9)) if rng.random() < 0.4 else None,
+    )
+
+
+def vertices(rows: np.ndarray, sides: np.ndarray) -> list[np.ndarray]:
+    """All vertices of {rows y <= sides}."""
+    k = rows.shape[1]
+    found = []
+    for chosen in itertools.combinations(range(len(rows)), k):
+        square = rows[list(chosen)]
+        if abs(np.linalg.det(square)) < 1e-9:
+            continue
+        y = np.linalg.solve(square, sides[list(chosen)])
+        if (rows @ y <= sides + 1e-9).all():
+            found.append(y)
+    return found
+
+
+def truth(case: Case, *, of_the_answers: Callable[[Iterable[float]], float] = max) -> float | None:
+    """The pessimistic optimum (with ``min`` instead of ``max`` the optimistic one, where the leader has no constraint)
+    by enumeration of x and of the vertices of the follower's optimal face.
+    """
+    k = len(case.d)
+    best = None
+    for x in range(case.top + 1):
+        rows = np.vstack([case.B, np.eye(k), -np.eye(k)])
+        sides = np.concatenate([case.a + case.A * x, np.full(k, 4.0), np.zeros(k)])
+        corners = vertices(rows, sides)
+        if not corners:
+            continue
+        least = min(case.e @ y for y in corners)
+        optimal = [y for y in corners if case.e @ y <= least + 1e-9]
+        if case.coupled is not None and max(y.sum() for y in optimal) > case.coupled + 1e-9:
+            continue
+        worst = case.c * x + of_the_answers(case.d @ y for y in optimal)
+        best = worst if best is None else min(best, worst)
+    return best
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_random_linear_followers_against_enumeration(seed: int) -> None:
+    case = make(seed)
+    m = pyo.ConcreteModel(name="random")
+    m.x = pyo.Var(domain=pyo.Integers, bounds=(0, case.top))
+    m.follower = f = bl.Follower()
+    k = range(len(case.d))
+    f.y = pyo.Var(k, bounds=(0, 4))
+    f.rows = pyo.ConstraintList()
+    for r, side in enumerate(case.a):
+        left = sum(float(case.B[r, j]) * f.y[j] for j in k) - float(case.A[r]) * m.x
+        if case.B[r].any() or case.A[r]:
+            f.rows.add(left <= float(side))
+    f.objective = pyo.Objective(expr=sum(float(case.e[j]) * f.y[j] for j in k))
+    m.objective = pyo.Objective(expr=case.c * m.x + sum(float(case.d[j]) * f.y[j] for j in k))
+    if case.coupled is not None:
+        m.row = pyo.Constraint(expr=sum(f.y[j] for j in k) <= case.coupled)
+    right = truth(case)
+    r = bl.solve(m, solver="kkt", options=PESSIMISTIC)
+    if right is None:
+        assert r.status == "infeasible"
+        return
+    assert r.status == "optimal"
+    assert r.upper_objective == pytest.approx(right, abs=1e-6)
+    optimistic = bl.solve(m, solver="kkt")
+    if case.coupled is None:
+        assert optimistic.upper_objective is not None
+        assert optimistic.upper_objective <= right + 1e-6
+
+
+def test_the_cases_are_worth_testing() -> None:
+    assert sum(truth(make(s)) is None for s in range(60)) >= 1
+    assert sum(make(s).coupled is not None for s in range(60)) >= 15
+    free = [make(s) for s in range(60) if make(s).coupled is None]
+    assert sum(truth(c) != truth(c, of_the_answers=min) for c in free) >= 10
