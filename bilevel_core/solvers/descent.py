@@ -22,7 +22,7 @@ def option(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
 
 
-LOOSEST_LOWER, LOOSEST_LINEAR = 1e-5, 1e-4
+LOOSEST_LOWER, LOOSEST_LINEAR = 1e-5, 1e-3
 """Tolerances of lower-level and linear solves that are never exceeded, however far the method is from its end."""
 
 
@@ -34,7 +34,7 @@ class DescentSolver(IterativeSolver):
         UsageError: an option is out of its range.
     """
 
-    tolerance: float = option(1e-6, "norm of the projected hypergradient, relative to the objective, at which to stop")
+    tolerance: float = option(1e-7, "norm of the projected hypergradient, relative to the objective, at which to stop")
     memory: int = option(20, "how many pairs the curvature estimate of the reduced objective is made of")
     lower_method: str = option("auto", "lower-level solver of callables: auto, newton-cg, lbfgs, adam, sgd, ...")
     lower_tolerance: float = option(1e-8, "gradient norm at which a lower-level solve ends")
@@ -86,7 +86,7 @@ class DescentSolver(IterativeSolver):
     def hypergradient_settings(self, norm: float = 0.0) -> HypergradientSettings:
         """How hypergradients are computed; ``norm`` as for `lower_settings`."""
         return HypergradientSettings(
-            tolerance=max(self.hypergradient_tolerance, min(LOOSEST_LINEAR, 1e-2 * norm)),
+            tolerance=max(self.hypergradient_tolerance, min(LOOSEST_LINEAR, 1e-1 * norm)),
             max_iterations=self.hypergradient_iterations,
             curvature=self.curvature,
             damping=self.damping,

@@ -14,6 +14,7 @@ import numpy as np
 
 from bilevel_core.errors import UsageError
 from bilevel_core.hypergradients import MODES, Hypergradient, HypergradientSettings, reduced_gradient
+from bilevel_core.linear import norm as length_of
 from bilevel_core.lower import LowerFailedError, Response, respond
 from bilevel_core.oracles import NonFiniteError, Oracle
 from bilevel_core.result import Claim, Termination
@@ -42,6 +43,7 @@ class DescentState(State):
         memory: of L-BFGS.
         first, second: moments of Adam, or the momentum of SGD, shape (nx,).
         slow: how many steps in a row have improved the objective by no more than rounding.
+        tight: whether the next search solves the lower level to its tightest tolerance, since the last one failed.
         plain: whether the last search failed, so that the next goes along the plain gradient.
         ended: why the start is over; "" while it is not.
     """
@@ -53,6 +55,7 @@ class DescentState(State):
     first: np.ndarray = field(default_factory=lambda: np.zeros(0))
     second: np.ndarray = field(default_factory=lambda: np.zeros(0))
     slow: int = 0
+    tight: bool = False
     plain: bool = False
     ended: str = ""
 
@@ -209,6 +212,8 @@ class HypergradientDescent(DescentSolver):
         new = self._search(oracle, replace(state, memory=memory), direction, context)
         if new is not None:
             return new
+        if not state.tight:
+            return self._tightened(oracle, state, context)
         if state.plain or not len(state.memory.steps):
             text = (
                 "The search found no better point along the hypergradient, though its norm is "
@@ -216,6 +221,18 @@ class HypergradientDescent(DescentSolver):
             )
             return replace(state, ended=text)
         return replace(state, plain=True)
+
+    def _tightened(self, oracle: Oracle, state: DescentState, context: RunContext) -> DescentState:
+        """The same point with the lower level and the hypergradient solved to the tightest tolerances.
+
+        With loose ones the answer at the old point may pass for one at the new, so that nothing moves.
+        """
+        assert state.candidate is not None
+        assert state.response is not None
+        x = state.candidate.x
+        response = respond(oracle, x, state.response.y, self.lower_settings(context))
+        found = self._gradient(oracle, x, response, state.adjoint, 0.0)
+        return replace(self._at(oracle, state, x, response, found), tight=True)
 
     def _search(
         self, oracle: Oracle, state: DescentState, direction: np.ndarray, context: RunContext
@@ -235,11 +252,17 @@ class HypergradientDescent(DescentSolver):
             upper = None if response is None else _value(oracle, new_x, response)
             decrease = SUFFICIENT * float((new_x - x) @ state.gradient)
             if response is None or upper is None or not upper <= value + decrease:
+                if response is not None and upper is not None and upper <= value + self._noise(oracle, state, response):
+                    # Values no longer tell the points apart; gradients do (Hager and Zhang 2005).
+                    found = self._gradient(oracle, new_x, response, state.adjoint, _looseness(state))
+                    flatter = self._accepted(oracle, state, new_x, response, found)
+                    if flatter.figures["hypergradient_norm"] <= 0.9 * state.figures["hypergradient_norm"]:
+                        return flatter
                 longest = length
                 guess = 0.25 * length if upper is None else _parabola(length, upper - value, slope)
                 length = guess if shortest == 0.0 else 0.5 * (shortest + longest)
                 continue
-            found = self._gradient(oracle, new_x, response, state.adjoint, state.figures["hypergradient_norm"])
+            found = self._gradient(oracle, new_x, response, state.adjoint, _looseness(state))
             best = self._accepted(oracle, state, new_x, response, found)
             if float(found.value @ direction) >= CURVATURE * slope or not np.array_equal(new_x, x + length * direction):
                 return best
@@ -247,11 +270,20 @@ class HypergradientDescent(DescentSolver):
             length = 2.0 * length if longest == np.inf else 0.5 * (shortest + longest)
         return best
 
+    @staticmethod
+    def _noise(oracle: Oracle, state: DescentState, response: Response) -> float:
+        """What inexact lower-level solves and rounding may have done to the difference of two objectives."""
+        assert state.candidate is not None
+        assert state.response is not None
+        adjoint = 0.0 if state.adjoint is None else length_of(state.adjoint)
+        rounding = 10.0 * oracle.precision * max(1.0, abs(state.candidate.objective))
+        return 2.0 * (state.response.residual + response.residual) * adjoint + rounding
+
     def _response(self, oracle: Oracle, x: np.ndarray, state: DescentState, context: RunContext) -> Response | None:
         """The lower level's answer at a trial point; None where it fails, which only means a shorter step."""
         try:
             assert state.response is not None
-            settings = self.lower_settings(context, state.figures["hypergradient_norm"])
+            settings = self.lower_settings(context, _looseness(state))
             return respond(oracle, x, state.response.y, settings)
         except (LowerFailedError, NonFiniteError):
             return None
@@ -265,7 +297,7 @@ class HypergradientDescent(DescentSolver):
         moved = float(np.linalg.norm(x - state.candidate.x))
         gained = state.candidate.objective - found.upper
         slow = state.slow + 1 if gained <= 10.0 * oracle.precision * max(1.0, abs(found.upper)) else 0
-        new = self._at(oracle, replace(state, memory=memory, plain=False, slow=slow), x, response, found)
+        new = self._at(oracle, replace(state, memory=memory, plain=False, tight=False, slow=slow), x, response, found)
         ended = state.ended
         if slow >= PATIENCE:
             ended = (
@@ -292,6 +324,11 @@ class HypergradientDescent(DescentSolver):
         response = respond(oracle, x, state.response.y, self.lower_settings(context))
         found = self._gradient(oracle, x, response, state.adjoint, 0.0)
         return self._at(oracle, replace(state, first=first, second=second), x, response, found)
+
+
+def _looseness(state: DescentState) -> float:
+    """The norm that tolerances may follow; 0 for the tightest."""
+    return 0.0 if state.tight else state.figures["hypergradient_norm"]
 
 
 def _value(oracle: Oracle, x: np.ndarray, response: Response) -> float | None:

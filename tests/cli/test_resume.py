@@ -56,6 +56,12 @@ PLUGIN = """
         def zeros(self):
             return np.zeros(self.ny)
 
+        def memory(self):
+            return None
+
+        def restore(self, memory):
+            assert memory is None
+
         def random_start(self, rng):
             return rng.uniform(-5.0, 5.0, self.nx)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import math
 import os
@@ -23,6 +24,9 @@ from bilevel_core.solvers.iterative import Candidate, CutShortError
 from .fake_iterative import FakeOracle, FakeProblem, FakeSolver
 
 PROBLEM = FakeProblem()
+
+KINDS = ["numpy", "torch"] if importlib.util.find_spec("torch") else ["numpy"]
+"""Kinds of state to try; torch is optional."""
 
 
 def run(solver: FakeSolver, problem: Any = PROBLEM, **context: Any) -> Result:
@@ -246,7 +250,7 @@ def test_better() -> None:
 # Resume.
 
 
-@pytest.mark.parametrize("kind", ["numpy", "torch"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("at", [0, 1, 17])
 def test_resumed_is_as_never_interrupted(kind: str, at: int, tmp_path: Path) -> None:
     problem = FakeProblem(kind=kind, maximise=True)
@@ -330,7 +334,7 @@ def test_the_executor_changes_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path:
     problem = FakeProblem()
     monkeypatch.setenv("FAKE_PARENT", str(os.getpid()))
     with processes("2") as executor:
-        for kind in ("numpy", "torch"):
+        for kind in KINDS:
             solver, other = FakeSolver(starts=4), FakeProblem(kind=kind, maximise=True)
             assert outcome(run(solver, other, executor=executor)) == outcome(run(solver, other))
         for trouble in ({"first": "nan"}, {"others": "nan"}, {"first": "lower"}):
