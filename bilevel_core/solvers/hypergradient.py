@@ -20,9 +20,20 @@ from bilevel_core.oracles import NonFiniteError, Oracle
 from bilevel_core.result import Claim, Termination
 from bilevel_core.run import RunContext
 from bilevel_core.solvers.base import Accepted, Refused
-from bilevel_core.solvers.descent import DescentSolver, Memory, option, projected, refused
+from bilevel_core.solvers.descent import (
+    NO_MINIMUM,
+    RANDOM,
+    SOLVED,
+    DescentSolver,
+    Memory,
+    option,
+    projected,
+    refused,
+    runaway,
+)
 from bilevel_core.solvers.iterative import Candidate, CutShortError, State, Stop
-from bilevel_core.solvers.second_order import local_evidence
+from bilevel_core.solvers.second_order import is_random, local_evidence, lower_is_minimum
+from bilevel_core.solvers.used_options import HYPERGRADIENT, Only
 from bilevel_core.traits import Traits
 
 SUFFICIENT, CURVATURE = 1e-4, 0.9
@@ -42,6 +53,7 @@ class DescentState(State):
         adjoint: of that hypergradient, to start the next linear solve from.
         memory: of L-BFGS.
         first, second: moments of Adam, or the momentum of SGD, shape (nx,).
+        largest: the largest norm of the projected hypergradient so far.
         slow: how many steps in a row have improved the objective by no more than rounding.
         tight: whether the next search solves the lower level to its tightest tolerance, since the last one failed.
         plain: whether the last search failed, so that the next goes along the plain gradient.
@@ -54,6 +66,7 @@ class DescentState(State):
     memory: Memory | None = None
     first: np.ndarray = field(default_factory=lambda: np.zeros(0))
     second: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    largest: float = 0.0
     slow: int = 0
     tight: bool = False
     plain: bool = False
@@ -81,6 +94,7 @@ class HypergradientDescent(DescentSolver):
 
     uses_device: ClassVar[bool] = True
     state_types: ClassVar[tuple[type, ...]] = (DescentState, Response, Memory)
+    only: ClassVar[tuple[Only, ...]] = HYPERGRADIENT
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -89,8 +103,6 @@ class HypergradientDescent(DescentSolver):
             raise UsageError(f"Expected a positive outer_rate, got {self.outer_rate!r}.")
         if not 0.0 <= self.outer_momentum < 1.0:
             raise UsageError(f"Expected outer_momentum in [0, 1), got {self.outer_momentum!r}.")
-        if self.outer_momentum and self.outer != "sgd":
-            raise UsageError(f"outer_momentum belongs to outer=sgd, not to outer={self.outer}.")
         if self.hypergradient_steps < 1:
             raise UsageError(f"Expected hypergradient_steps of at least 1, got {self.hypergradient_steps}.")
 
@@ -125,7 +137,7 @@ class HypergradientDescent(DescentSolver):
     def done(self, state: DescentState) -> Stop | None:
         """See `IterativeSolver.done`."""
         if not state.ended:
-            return None
+            return runaway(state.candidate)
         return Stop(Termination.CONVERGED, "" if state.ended == "converged" else state.ended)
 
     def step(self, oracle: Oracle, state: DescentState, context: RunContext) -> DescentState:
@@ -151,7 +163,7 @@ class HypergradientDescent(DescentSolver):
         self, oracle: Oracle, state: DescentState, x: np.ndarray, response: Response, found: Hypergradient
     ) -> DescentState:
         if not response.converged:
-            oracle.note("Not every lower-level solve met its tolerance: " + response.message)
+            oracle.note("Not every lower-level solve met its tolerance; the last: " + response.message, "lower")
         size = float(np.linalg.norm(projected(x, found.value, oracle.x_lower, oracle.x_upper)))
         figures = {"hypergradient_norm": size, "lower_residual": response.residual, "residual": found.residual}
         return replace(
@@ -160,13 +172,21 @@ class HypergradientDescent(DescentSolver):
             response=response,
             gradient=found.value,
             adjoint=found.adjoint,
+            largest=max(state.largest, size),
             figures=figures,
         )
 
     def _stationary(self, oracle: Oracle, state: DescentState) -> bool:
         assert state.candidate is not None
-        size = np.linalg.norm(projected(state.candidate.x, state.gradient, oracle.x_lower, oracle.x_upper))
-        return float(size) <= self.tolerance * max(1.0, abs(state.candidate.objective))
+        x, objective = state.candidate.x, state.candidate.objective
+        size = float(np.linalg.norm(projected(x, state.gradient, oracle.x_lower, oracle.x_upper)))
+        if size <= self.threshold(state.largest, objective):
+            return True
+        if size > self.threshold(np.inf, objective):
+            return False
+        _, f_x, _ = oracle.upper_gradients(x, state.candidate.y)
+        terms = max(float(np.linalg.norm(f_x)), float(np.linalg.norm(state.gradient - f_x)))
+        return size <= self.threshold(state.largest, objective, terms)
 
     def _finished(self, oracle: Oracle, state: DescentState, context: RunContext) -> DescentState:
         candidate, response = state.candidate, state.response
@@ -183,7 +203,11 @@ class HypergradientDescent(DescentSolver):
             assert candidate is not None
         exact = self.mode in ("cg", "minres", "dense", "nystrom") and response.converged and not self.damping
         claim = Claim.FEASIBLE
-        if exact and self.curvature == "hessian":
+        if is_random(oracle):
+            oracle.note(RANDOM)
+        elif not state.figures["residual"] <= SOLVED or lower_is_minimum(oracle, candidate.x, response) is False:
+            oracle.note(NO_MINIMUM)
+        elif exact and self.curvature == "hessian":
             claim = Claim.STATIONARY
             if local_evidence(oracle, candidate.x, response, lower=self.lower_settings(context)):
                 claim = Claim.LOCAL

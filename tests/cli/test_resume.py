@@ -47,6 +47,8 @@ PLUGIN = """
 
 
     class BowlOracle:
+        has_upper_rows = False
+
         def __init__(self, problem):
             self.counts, self.notes = {}, []
             self.nx = self.ny = problem.size

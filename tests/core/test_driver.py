@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from bilevel_core.errors import UsageError
+from bilevel_core.oracles import Rows
 from bilevel_core.result import Claim, Result, Termination
 from bilevel_core.run import Event, RunContext
 from bilevel_core.run.checkpoint import read
@@ -175,6 +176,22 @@ def test_an_infeasible_point_is_not_reported() -> None:
     assert "0.001" in result.message
     assert result.trace == ()
     assert run(FakeSolver(violation=1e-7)).has_point
+
+
+@pytest.mark.parametrize(("row", "feasible"), [(1e-7, True), (1e-3, False)])
+def test_violations_are_measured_by_the_driver_whatever_the_method_says(
+    row: float, feasible: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rows(self: Any, x: np.ndarray, y: Any) -> Rows:
+        self.counts["upper_rows"] += 1
+        return Rows(np.array([row]), np.zeros(0))
+
+    monkeypatch.setattr(FakeOracle, "has_upper_rows", True)
+    monkeypatch.setattr(FakeOracle, "upper_rows", rows)
+    for told in (0.0, 1.0):
+        result = run(FakeSolver(violation=told, max_iterations=3))
+        assert result.has_point == feasible
+        assert "upper_rows" not in result.counts
 
 
 def test_more_starts_find_more_and_depend_on_the_seed() -> None:
