@@ -106,7 +106,14 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
+        try:
+            return getattr(importlib.import_module(_LAZY[name]), name)
+        except ModuleNotFoundError as error:
+            if error.name != "torch":
+                raise
+            raise ImportError(
+                f"bilevel_core.{name} needs torch. Install it with: pip install 'bilevel[torch]'"
+            ) from error
     raise AttributeError(f"module 'bilevel_core' has no attribute {name!r}")
 
 

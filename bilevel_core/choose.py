@@ -54,7 +54,7 @@ def classification(problem: Problem, registry: Registry | None = None) -> Classi
     verdicts: dict[str, Accepted | Refused] = {}
     for name, spec in sorted(registry.solvers.items(), key=lambda item: (-item[1].priority, item[0])):
         try:
-            verdicts[name] = _verdict(spec.load()(), traits)
+            verdicts[name] = _verdict(spec.load()(), problem, traits)
         except MissingError as error:
             verdicts[name] = Refused(f"it cannot be loaded: {error}", spec.install)
     chosen = next((name for name, v in verdicts.items() if isinstance(v, Accepted)), None)
@@ -87,16 +87,19 @@ def build_solver(
         name = found.chosen
     factory = registry.find("solvers", name).load()
     solver: Solver = factory(**read(factory, options, kind="option", owner=f"solver {name!r}"))
-    verdict = _verdict(solver, traits)
+    verdict = _verdict(solver, problem, traits)
     if isinstance(verdict, Refused):
         others = [k for k, v in classification(problem, registry).verdicts.items() if isinstance(v, Accepted)]
         hint = f" These take it: {', '.join(others)}." if others else ""
         instead = f" What could solve it: {verdict.instead}." if verdict.instead else ""
         raise RefusedError(f"Solver {name!r} does not take this problem: {verdict.reason}.{instead}{hint}")
+    solver.check_options(traits.form)
     return name, solver, verdict
 
 
-def _verdict(solver: Solver, traits: Traits) -> Accepted | Refused:
+def _verdict(solver: Solver, problem: Problem, traits: Traits) -> Accepted | Refused:
+    """What a solver says of the traits, and where it accepts those, of the problem itself."""
     if traits.duals and not solver.takes_duals:
         return Refused("the leader uses followers' multipliers, which are no variables here", "kkt")
-    return solver.accepts(traits)
+    verdict = solver.accepts(traits)
+    return verdict if isinstance(verdict, Refused) else solver.refuses(problem) or verdict

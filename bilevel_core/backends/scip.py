@@ -64,7 +64,10 @@ class Scip(Backend):
         model: Any = pyscipopt.Model()
         model.hideOutput()
         self._parameters(model, settings)
-        variables = self._build(pyscipopt, model, program)
+        try:
+            variables = self._build(pyscipopt, model, program)
+        except AssertionError as error:  # of PySCIPOpt's own, for coefficients or sides beyond SCIP's infinity
+            raise BackendError("SCIP does not take the program: a number in it is beyond 1e20.") from error
         if settings.start is not None:
             partial = model.createPartialSol()
             for v, value in zip(variables, settings.start, strict=True):
@@ -83,6 +86,9 @@ class Scip(Backend):
     def _parameters(model: Any, settings: SolveSettings) -> None:
         # SCIP's own handler of Ctrl-C prints to stdout.
         model.setParam("misc/catchctrlc", False)
+        # On its own SCIP tightens the tolerance of its linear programs until SoPlex can no longer follow, and complains
+        # about that on stderr, thousands of times.
+        model.setParam("constraints/nonlinear/tightenlpfeastol", False)
         model.setParam("limits/gap", 0.0 if settings.gap is None else settings.gap)
         model.setParam("randomization/randomseedshift", settings.seed % (2**31))
         if settings.time_limit is not None:

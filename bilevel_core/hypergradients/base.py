@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,28 @@ EXPLICIT = ("unroll", "finite-difference", "first-order")
 """Modes that do not."""
 MODES = IMPLICIT + EXPLICIT
 
+LIMITS = ("tolerance", "max_iterations")
+"""How well a linear system is solved, where there is one: solvers set these without a look at the mode."""
+USED: dict[str, tuple[str, ...]] = {
+    "cg": (*LIMITS, "damping", "curvature"),
+    "minres": (*LIMITS, "damping", "curvature"),
+    "neumann": ("tolerance", "steps", "step", "seed", "damping", "curvature"),
+    "nystrom": (*LIMITS, "rank", "seed", "damping", "curvature"),
+    "fixed-point": (*LIMITS, "step", "seed", "damping", "curvature"),
+    "dense": ("damping", "curvature"),
+    "unroll": ("steps", "truncate", "step", "seed"),
+    "finite-difference": ("step", "seed"),
+    "first-order": (),
+}
+"""The settings that each mode makes use of."""
+
 
 @dataclass(frozen=True)
 class HypergradientSettings:
     """How to compute a hypergradient.
+
+    A setting that the mode does not use is refused unless it has its default; ``tolerance`` and ``max_iterations`` are
+    left alone here, and refused by `refuse_unused`.
 
     Attributes:
         mode: one of `MODES`.
@@ -63,6 +81,23 @@ class HypergradientSettings:
             raise UsageError(f"Expected truncate between 0 and steps = {self.steps}, got {self.truncate}.")
         if self.step is not None and not self.step > 0.0:
             raise UsageError(f"Expected a positive step, got {self.step!r}.")
+        self.refuse_unused(except_for=LIMITS)
+
+    def refuse_unused(self, except_for: Collection[str] = ()) -> None:
+        """Refuse settings that differ from their defaults and that the mode does not use.
+
+        Raises:
+            UsageError: there is one; it is named, with the modes that use it.
+        """
+        for f in fields(self):
+            if f.name == "mode" or f.name in except_for or f.name in USED[self.mode]:
+                continue
+            if getattr(self, f.name) != f.default:
+                modes = ", ".join(mode for mode, used in USED.items() if f.name in used)
+                raise UsageError(
+                    f"Hypergradient mode {self.mode!r} does not use {f.name}: leave it out, or take a mode that does "
+                    f"({modes})."
+                )
 
 
 @dataclass(frozen=True)
@@ -73,9 +108,9 @@ class Hypergradient:
         value: d/dx F(x, y(x)); shape (nx,), or structured like x from the public function.
         residual: relative residual of the linear solve; NaN for modes that solve none.
         counts: products and gradients spent.
-        upper: F(x, y).
+        upper: F(x, y); of ``unroll`` and ``finite-difference`` at the end of their steps.
         stationarity: norm of the Lagrangian's gradient by y. The hypergradient is that of an answer; far from one it
-            may have the wrong sign.
+            may have the wrong sign. Of ``unroll`` the norm before its last step.
         bias: first-order estimate of F(x, y) - F(x, y(x)), by the adjoint; NaN for modes without one.
         adjoint: p = L_yy^-1 F_y, to start the next solve from; None for modes without one.
         negative_curvature: the lower Hessian is not positive definite at y.

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from bilevel_core.errors import UsageError
+from bilevel_core.hypergradients.active import distances_scale
 from bilevel_core.hypergradients.base import Hypergradient, HypergradientSettings
 from bilevel_core.hypergradients.reduced import reduced_gradient
 from bilevel_core.lower import Response
-from bilevel_core.lower.multipliers import multipliers
-from bilevel_core.oracles import Oracle, make_oracle
+from bilevel_core.lower.base import own_bounds
+from bilevel_core.lower.multipliers import ACTIVE, fit
+from bilevel_core.oracles import Oracle, make_oracle, norm
 from bilevel_core.problems.base import AlgebraicProblem, Problem, as_problem
 from bilevel_core.result import Values
 from bilevel_core.run.options import read
@@ -34,34 +36,61 @@ def hypergradient(problem: Any, x: Any, y: Any, mode: str = "cg", **options: Any
 
     Returns:
         ``.value`` has the structure of x (arrays by name for algebraic problems); ``.residual`` is the linear solve's,
-        ``.counts`` the work done.
+        ``.counts`` the work done. All in the sense of the user's own upper objective, maximised or not.
 
     Raises:
-        UsageError: an unknown mode or option, a mode that takes no lower constraints, or values that do not fit.
+        UsageError: an unknown mode or option, an option that the mode does not use, a mode that takes no lower
+            constraints, or values that do not fit.
         NonFiniteError: a value or derivative is NaN or infinite; the message names the term.
     """
     problem = as_problem(problem)
     settings = HypergradientSettings(
         **read(HypergradientSettings, {"mode": mode, **options}, kind="option", owner="hypergradient")
     )
+    settings.refuse_unused()
     oracle = make_oracle(problem)
     flat_x, flat_y = _flat(problem, oracle, x, y)
     found = reduced_gradient(oracle, flat_x, response_at(oracle, flat_x, flat_y), settings)
     message = " ".join([found.message, *oracle.notes]).strip()
-    return replace(found, value=_structured(problem, oracle, found.value, flat_x, flat_y), message=message)
+    # Solvers minimise; the user asked for the derivative of the objective as written.
+    maximise = isinstance(problem, AlgebraicProblem) and problem.program().leader.maximise
+    if maximise:
+        found = replace(
+            found,
+            value=-found.value,
+            upper=-found.upper,
+            bias=-found.bias,
+            adjoint=None if found.adjoint is None else -found.adjoint,
+        )
+    return replace(found, value=_structured(problem, found.value), message=message)
 
 
 def response_at(oracle: Oracle, x: np.ndarray, y: Any) -> Response:
     """A given point as the lower level's answer, with the multipliers that fit it best."""
-    if oracle.lower_constrained:
-        found = multipliers(oracle, x, y)
-        return Response(
-            y, oracle.lower(x, y), found.inequality, found.equality, found.at_lower, found.at_upper, found.residual
-        )
     value, gradient = oracle.lower_gradient(x, y)
-    empty = np.zeros(0)
-    size = float(gradient @ gradient) ** 0.5
-    return Response(y, value, empty, empty, residual=size, details={"gradient": gradient})
+    if not oracle.lower_constrained:
+        empty = np.zeros(0)
+        return Response(y, value, empty, empty, residual=norm(gradient), details={"gradient": gradient})
+    point, slope = oracle.to_numpy(y), oracle.to_numpy(gradient)
+    rows = oracle.lower_rows(x, y, jacobian=True)
+    assert rows.g_y is not None
+    assert rows.h_y is not None
+    low, high = own_bounds(oracle)
+    room = ACTIVE * np.maximum(1.0, np.abs(point))
+    found = fit(
+        slope, rows, rows.g >= -ACTIVE * distances_scale(rows.g_y, point), point - low <= room, high - point <= room
+    )
+    rest = slope + rows.g_y.T @ found.inequality + rows.h_y.T @ found.equality - found.at_lower + found.at_upper
+    return Response(
+        y,
+        value,
+        found.inequality,
+        found.equality,
+        found.at_lower,
+        found.at_upper,
+        residual=found.residual,
+        details={"gradient": oracle.from_numpy(rest)},
+    )
 
 
 def _flat(problem: Problem, oracle: Oracle, x: Any, y: Any) -> tuple[np.ndarray, Any]:
@@ -80,7 +109,7 @@ def _flat(problem: Problem, oracle: Oracle, x: Any, y: Any) -> tuple[np.ndarray,
     return problem.x_layout.read(x).double().cpu().numpy(), problem.y_layout.read(y).to(oracle.device)
 
 
-def _structured(problem: Problem, oracle: Oracle, value: np.ndarray, x: np.ndarray, y: Any) -> Any:
+def _structured(problem: Problem, value: np.ndarray) -> Any:
     if isinstance(problem, AlgebraicProblem):
         columns = problem.program().leader.columns
         place = {c: k for k, c in enumerate(columns)}

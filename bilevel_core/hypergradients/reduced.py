@@ -5,15 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from bilevel_core.hypergradients.base import EXPLICIT, Hypergradient, HypergradientSettings
+from bilevel_core.hypergradients.doubts import KINK, doubts
 from bilevel_core.hypergradients.explicit import explicit
 from bilevel_core.hypergradients.system import OptimalitySystem
 from bilevel_core.lower import Response
 from bilevel_core.oracles import Oracle, Vector, norm
-
-FAR = 1e-3
-"""A lower gradient above this (relative to the objective, at least 1) makes a hypergradient doubtful."""
-BIASED = 1e-2
-"""So does an estimated error of F above this (relative to F, at least 1)."""
 
 
 def reduced_gradient(
@@ -52,9 +48,12 @@ def reduced_gradient(
         if held.consistent(again):
             system, found = held, again
     value = system.total(f_x, found)
+    bias = system.bias(response, found)
+    size = norm(found.v)
+    met = norm(f_y) / size if size > 0.0 else 0.0
+    doubt = doubts(oracle, x, response, system.curvature.product, met=met, upper_y=f_y, rows=system.rows, bias=bias)
+    message = " ".join(m for m in (found.message, "" if system.active.strict else KINK, doubt) if m)
     counts = {k: n - before[k] for k, n in oracle.counts.items() if n > before[k]}
-    bias = _bias(oracle, x, response, found.v)
-    message = " ".join(m for m in (found.message, _doubts(response, upper, bias)) if m)
     return Hypergradient(
         value=value,
         residual=found.residual,
@@ -66,26 +65,4 @@ def reduced_gradient(
         negative_curvature=found.negative_curvature,
         strict=system.active.strict,
         message=message,
-    )
-
-
-def _bias(oracle: Oracle, x: np.ndarray, response: Response, adjoint: Vector) -> float:
-    """p . L_y: how far F is from its value at the exact answer, to first order."""
-    if oracle.lower_constrained:
-        return response.residual * norm(adjoint)
-    if response.residual == 0.0:
-        return 0.0
-    gradient = response.details.get("gradient")
-    if gradient is None:
-        return response.residual * norm(adjoint)
-    return float(adjoint @ gradient)
-
-
-def _doubts(response: Response, upper: float, bias: float) -> str:
-    scale = max(1.0, abs(response.value))
-    if response.residual <= FAR * scale and abs(bias) <= BIASED * max(1.0, abs(upper)):
-        return ""
-    return (
-        f"y is far from the follower's answer (lower gradient norm {response.residual:.2g}, upper objective off by "
-        f"about {abs(bias):.2g}): there the hypergradient may even have the wrong sign. Solve the lower level further."
     )

@@ -16,65 +16,15 @@ from typing import Any
 import numpy as np
 
 from bilevel_core.errors import UsageError
+from bilevel_core.hypergradients.active import active_set
 from bilevel_core.hypergradients.base import HypergradientSettings
 from bilevel_core.linear import Solution, cg, minres, solve
 from bilevel_core.lower import Response
-from bilevel_core.oracles import Curvature, Oracle, Rows, Vector
+from bilevel_core.oracles import Curvature, Oracle, Vector, norm
 
-WEAK = 1e-7
-"""A multiplier up to this, relative to the gradient's scale, counts as zero: the constraint is weakly active."""
-ACTIVE = 1e-6
-"""A constraint this near to its bound, relative to its scale, is active."""
 INDEFINITE = "The lower Hessian is not positive definite at y (y is no strict minimum, or rounding hides it)"
 LARGEST = 1500
 """Lower variables and constraints together up to which systems with constraints are solved, densely."""
-
-
-@dataclass(frozen=True)
-class ActiveSet:
-    """Which lower constraints are active at an answer.
-
-    Attributes:
-        strong, weak: masks over the inequality rows: active with a positive, with a zero multiplier.
-        fixed: mask over y: at a bound with a positive multiplier.
-        weak_bounds: mask over y: at a bound with a zero multiplier.
-    """
-
-    strong: np.ndarray
-    weak: np.ndarray
-    fixed: np.ndarray
-    weak_bounds: np.ndarray
-
-    @property
-    def strict(self) -> bool:
-        """Whether every active constraint has a positive multiplier."""
-        return not (self.weak.any() or self.weak_bounds.any())
-
-
-def active_set(oracle: Oracle, x: np.ndarray, response: Response, rows: Rows | None) -> ActiveSet:
-    """Classify the lower constraints at an answer by slack and multiplier."""
-    ny = oracle.ny
-    strong = weak = np.zeros(0, dtype=bool)
-    scale = max(1.0, float(np.abs(response.inequality).max(initial=0.0)))
-    if rows is not None and rows.g.size:
-        assert rows.g_y is not None
-        sizes = np.maximum(1.0, np.abs(rows.g_y).max(axis=1, initial=0.0))
-        near = rows.g >= -ACTIVE * sizes
-        strong = near & (response.inequality > WEAK * scale)
-        weak = near & ~strong
-    fixed = weak_bounds = np.zeros(ny, dtype=bool)
-    if oracle.has_lower_bounds:
-        point = oracle.to_numpy(response.y)
-        room = ACTIVE * np.maximum(1.0, np.abs(point))
-        at = (point - oracle.y_lower <= room) | (oracle.y_upper - point <= room)
-        at_lower = np.zeros(ny) if response.at_lower is None else response.at_lower
-        at_upper = np.zeros(ny) if response.at_upper is None else response.at_upper
-        largest = np.maximum(at_lower, at_upper)
-        fixed = at & (largest > WEAK * max(1.0, float(largest.max(initial=0.0))))
-        # A variable that its bounds leave no room moves in no case.
-        fixed |= oracle.y_lower == oracle.y_upper
-        weak_bounds = at & ~fixed
-    return ActiveSet(strong, weak, fixed, weak_bounds)
 
 
 @dataclass(frozen=True)
@@ -120,8 +70,8 @@ class OptimalitySystem:
         self.settings = settings or HypergradientSettings()
         self.x = x
         self.rows = oracle.lower_rows(x, response.y, jacobian=True) if oracle.has_lower_rows else None
-        self.active = active_set(oracle, x, response, self.rows)
         self.curvature = self._curvature(response)
+        self.active = active_set(oracle, x, response, self.rows, self.curvature)
         held = self.active.strong | self.active.weak if hold_weak else self.active.strong
         fixed = self.active.fixed | self.active.weak_bounds if hold_weak else self.active.fixed
         self.held, self.fixed = held, fixed
@@ -279,6 +229,18 @@ class OptimalitySystem:
         """f_x - L_xy v - A_x' s: d/dx of the function whose gradient by y was the right-hand side of ``found``."""
         out = f_x - self.curvature.mixed_x(found.v)
         return out - self.row_x.T @ found.s if self.row_count else out
+
+    def bias(self, response: Response, found: Solved) -> float:
+        """v . L_y + s . c, with c the values of the active rows: how far a function is from its value at the exact
+        answer, to first order, where its gradient by y was the right-hand side of ``found``.
+        """
+        gradient = response.details.get("gradient")
+        bias = response.residual * norm(found.v)
+        if gradient is not None:
+            bias = float(found.v @ gradient)
+        if self.rows is not None:
+            bias += float(found.s @ np.concatenate([self.rows.g[self.held], self.rows.h]))
+        return bias
 
     def follow(self, d: np.ndarray, start: Vector | None = None) -> Solved:
         """The follower's move along a direction in x, shape (nx,): d_y as ``v``, the multipliers' as ``s``."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bilevel_core.errors import BilevelError
-from bilevel_core.oracles import Vector
+from bilevel_core.oracles import Oracle, Vector
 from bilevel_core.result import Termination
 
 
@@ -23,6 +23,13 @@ class LowerFailedError(BilevelError):
     def __init__(self, message: str, termination: Termination = Termination.ERROR) -> None:
         self.termination = termination
         super().__init__(message)
+
+
+class HurriedError(BilevelError):
+    """The solve has to end where it is. Raised from within a library's method, and caught by who called that."""
+
+    def __init__(self) -> None:
+        super().__init__("The time for the lower level is over.")
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,11 @@ class LowerSettings:
     weight_decay: float = 0.0
     momentum: float = 0.0
     hurry: Callable[[], bool] = field(default=lambda: False, compare=False)
+
+    def ask(self) -> None:
+        """Raise `HurriedError` when the solve has to end: for use before every evaluation."""
+        if self.hurry():
+            raise HurriedError
 
 
 @dataclass(frozen=True)
@@ -80,3 +92,11 @@ class Response:
     unique: bool | None = None
     message: str = ""
     details: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+def own_bounds(oracle: Oracle) -> tuple[np.ndarray, np.ndarray]:
+    """The bounds on y as numbers of the oracle's precision, in float64 arrays of shape (ny,).
+
+    A float32 variable at its bound 0.1 is 0.10000000149: next to the bound as it was given it seems to be off.
+    """
+    return oracle.to_numpy(oracle.from_numpy(oracle.y_lower)), oracle.to_numpy(oracle.from_numpy(oracle.y_upper))

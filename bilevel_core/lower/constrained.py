@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from bilevel_core.linear import cg
-from bilevel_core.lower.base import LowerFailedError, LowerSettings, Response
+from bilevel_core.lower.base import HurriedError, LowerFailedError, LowerSettings, Response, own_bounds
 from bilevel_core.lower.multipliers import multipliers
 from bilevel_core.lower.newton import UNBOUNDED
 from bilevel_core.lower.polish import polish, strongly_active
-from bilevel_core.oracles import NonFiniteError, norm
+from bilevel_core.oracles import NonFiniteError, Rows, norm
 from bilevel_core.oracles.torch import TorchOracle
 from bilevel_core.result import Termination
 
@@ -26,6 +26,22 @@ NEWTON_STEPS = 50
 INFEASIBLE = 1e-5
 
 
+class _Latest:
+    """Where a solve stands, to answer with when time is up: the best of a library's points, or the newest of ours.
+
+    Attributes:
+        y, value, gradient: the point, f there and its gradient by y.
+    """
+
+    def __init__(self, y: torch.Tensor, value: float, gradient: torch.Tensor) -> None:
+        self.y, self.value, self.gradient = y, value, gradient
+        self.iterations = 0
+
+    def take(self, y: torch.Tensor, value: float, gradient: torch.Tensor) -> None:
+        """Go to another point."""
+        self.y, self.value, self.gradient = y, value, gradient
+
+
 def bounded(oracle: TorchOracle, x: np.ndarray, start: torch.Tensor, settings: LowerSettings) -> Response:
     """Bounds only, any size: L-BFGS-B (SciPy), then projected Newton-CG on the variables off their bounds.
 
@@ -33,20 +49,52 @@ def bounded(oracle: TorchOracle, x: np.ndarray, start: torch.Tensor, settings: L
     """
     low, high = oracle.from_numpy(oracle.y_lower), oracle.from_numpy(oracle.y_upper)
     y = torch.clamp(start, low, high)
-    iterations = 0
-    if _projected(oracle, y, oracle.lower_gradient(x, y)[1], low, high) > settings.tolerance:
-        y, iterations = _approach(oracle, x, y, settings)
-        y = torch.clamp(y, low, high)
+    latest = _Latest(y, *oracle.lower_gradient(x, y))
     message = ""
+    try:
+        if _projected(oracle, y, latest.gradient, low, high) > settings.tolerance:
+            _approach(oracle, x, settings, latest)
+        message = _newton(oracle, x, settings, latest)
+    except HurriedError as error:
+        message = str(error)
+    y, gradient = latest.y, latest.gradient
+    residual = _projected(oracle, y, gradient, low, high)
+    push = oracle.to_numpy(gradient)
+    at_low, at_high = (y <= low).cpu().numpy(), (y >= high).cpu().numpy()
+    converged = residual <= settings.tolerance
+    stopped = f"The lower level stopped with projected gradient {residual:.2g}."
+    return Response(
+        y=y.detach(),
+        value=latest.value,
+        inequality=np.zeros(0),
+        equality=np.zeros(0),
+        at_lower=np.where(at_low, np.maximum(push, 0.0), 0.0),
+        at_upper=np.where(at_high, np.maximum(-push, 0.0), 0.0),
+        residual=residual,
+        converged=converged,
+        iterations=latest.iterations,
+        message="" if converged else f"{message} {stopped}".strip(),
+    )
+
+
+def _newton(oracle: TorchOracle, x: np.ndarray, settings: LowerSettings, latest: _Latest) -> str:
+    """Projected Newton steps from ``latest``, which is kept up to date; why they ended early, if they did.
+
+    Raises:
+        HurriedError: time is up.
+    """
+    low, high = oracle.from_numpy(oracle.y_lower), oracle.from_numpy(oracle.y_upper)
     for _ in range(min(NEWTON_STEPS, settings.max_iterations)):
-        curvature = oracle.curvature(x, y)
-        gradient, value = curvature.gradient, curvature.value
-        if _projected(oracle, y, gradient, low, high) <= settings.tolerance or settings.hurry():
+        y, gradient = latest.y, latest.gradient
+        if _projected(oracle, y, gradient, low, high) <= settings.tolerance:
             break
+        settings.ask()
+        curvature = oracle.curvature(x, y)
         free = ~((y <= low) & (gradient > 0.0) | (y >= high) & (gradient < 0.0))
         mask = free.to(y.dtype)
 
         def product(v: torch.Tensor, c: Any = curvature, m: torch.Tensor = mask) -> torch.Tensor:
+            settings.ask()
             return m * c.product(m * v)
 
         solved = cg(product, -mask * gradient, tolerance=1e-3, max_iterations=250)
@@ -55,29 +103,13 @@ def bounded(oracle: TorchOracle, x: np.ndarray, start: torch.Tensor, settings: L
             step = mask * solved.direction * norm(gradient)
         if not float(gradient @ step) < 0.0:
             step = -mask * gradient
-        moved = _search(oracle, x, y, step, value, gradient, low, high)
-        if moved is None:
-            message = "The lower level cannot be improved further in this precision."
-            break
-        y = _extended(oracle, x, y, step, moved, low, high) if solved.negative_curvature else moved
-        iterations += 1
-    value, gradient = oracle.lower_gradient(x, y)
-    residual = _projected(oracle, y, gradient, low, high)
-    at_low, at_high = oracle.to_numpy(gradient), oracle.to_numpy(-gradient)
-    point = oracle.to_numpy(y)
-    converged = residual <= settings.tolerance
-    return Response(
-        y=y.detach(),
-        value=value,
-        inequality=np.zeros(0),
-        equality=np.zeros(0),
-        at_lower=np.where(point <= oracle.y_lower, np.maximum(at_low, 0.0), 0.0),
-        at_upper=np.where(point >= oracle.y_upper, np.maximum(at_high, 0.0), 0.0),
-        residual=residual,
-        converged=converged,
-        iterations=iterations,
-        message="" if converged else message or f"The lower level stopped with projected gradient {residual:.2g}.",
-    )
+        before = y
+        if not _search(oracle, x, step, low, high, settings, latest):
+            return "The lower level cannot be improved further in this precision."
+        latest.iterations += 1
+        if solved.negative_curvature:
+            _extend(oracle, x, before, step, low, high, settings, latest)
+    return ""
 
 
 def _projected(
@@ -88,38 +120,50 @@ def _projected(
     return norm(torch.where(pushes, torch.zeros_like(gradient), gradient))
 
 
-def _approach(oracle: TorchOracle, x: np.ndarray, y: torch.Tensor, settings: LowerSettings) -> tuple[torch.Tensor, int]:
+def _approach(oracle: TorchOracle, x: np.ndarray, settings: LowerSettings, latest: _Latest) -> None:
     import scipy.optimize
 
+    low, high = own_bounds(oracle)
+
     def both(values: np.ndarray) -> tuple[float, np.ndarray]:
-        value, gradient = oracle.lower_gradient(x, oracle.from_numpy(values))
+        settings.ask()
+        y = oracle.from_numpy(np.clip(values, low, high))
+        value, gradient = oracle.lower_gradient(x, y)
+        if value < latest.value:
+            latest.take(y, value, gradient)
         return value, oracle.to_numpy(gradient)
 
     found: Any = scipy.optimize.minimize(
         both,
-        oracle.to_numpy(y),
+        oracle.to_numpy(latest.y),
         jac=True,
         method="L-BFGS-B",
-        bounds=np.stack([oracle.y_lower, oracle.y_upper], axis=1),
+        bounds=np.stack([low, high], axis=1),
         options={"maxiter": settings.max_iterations, "maxcor": 20, "ftol": 1e-15, "gtol": settings.tolerance},
     )
-    return oracle.from_numpy(found.x), int(found.nit)
+    y = oracle.from_numpy(np.clip(found.x, low, high))
+    latest.iterations += int(found.nit)
+    latest.take(y, *oracle.lower_gradient(x, y))
 
 
 def _search(
     oracle: TorchOracle,
     x: np.ndarray,
-    y: torch.Tensor,
     step: torch.Tensor,
-    value: float,
-    gradient: torch.Tensor,
     low: torch.Tensor,
     high: torch.Tensor,
-) -> torch.Tensor | None:
-    """The first projected step of length 1, 1/2, ... that decreases f, or the projected gradient where f drowns."""
+    settings: LowerSettings,
+    latest: _Latest,
+) -> bool:
+    """Take the first projected step of length 1, 1/2, ... that decreases f, or the projected gradient where f drowns;
+    False where there is none.
+    """
+    y, value, gradient = latest.y, latest.value, latest.gradient
     noise = 10.0 * float(torch.finfo(oracle.dtype).eps) * max(1.0, abs(value))
+    size = _projected(oracle, y, gradient, low, high)
     length = 1.0
     while length >= 2.0**-30:
+        settings.ask()
         trial = torch.clamp(y + length * step, low, high)
         predicted = float(gradient @ (trial - y))
         try:
@@ -127,38 +171,44 @@ def _search(
         except NonFiniteError:
             length *= 0.25
             continue
+        smaller = _projected(oracle, trial, after, low, high) < size
         if new <= value + 1e-4 * min(0.0, predicted) and bool((trial != y).any()):
-            smaller = _projected(oracle, trial, after, low, high) < _projected(oracle, y, gradient, low, high)
             if -predicted > noise or smaller:
-                return trial
+                latest.take(trial, new, after)
+                return True
         elif new <= value + noise and -predicted <= noise:
-            better = _projected(oracle, trial, after, low, high) < _projected(oracle, y, gradient, low, high)
-            return trial if better else None
+            if smaller:
+                latest.take(trial, new, after)
+            return smaller
         length *= 0.5
-    return None
+    return False
 
 
-def _extended(
+def _extend(
     oracle: TorchOracle,
     x: np.ndarray,
     y: torch.Tensor,
     step: torch.Tensor,
-    moved: torch.Tensor,
     low: torch.Tensor,
     high: torch.Tensor,
-) -> torch.Tensor:
-    """The farthest of 2, 4, ... steps up to which f keeps falling: no model bounds a step of negative curvature."""
-    value, length = oracle.lower(x, moved), 2.0
-    while value >= UNBOUNDED and length < 2.0**100:
+    settings: LowerSettings,
+    latest: _Latest,
+) -> None:
+    """Take the farthest of 2, 4, ... steps up to which f keeps falling: no model bounds a step of negative
+    curvature.
+    """
+    length = 2.0
+    while latest.value >= UNBOUNDED and length < 2.0**100:
+        settings.ask()
         trial = torch.clamp(y + length * step, low, high)
         try:
-            new = oracle.lower(x, trial)
+            new, after = oracle.lower_gradient(x, trial)
         except NonFiniteError:
             break
-        if not new < value:
+        if not new < latest.value:
             break
-        moved, value, length = trial, new, 2.0 * length
-    return moved
+        latest.take(trial, new, after)
+        length *= 2.0
 
 
 def constrained(oracle: TorchOracle, x: np.ndarray, start: torch.Tensor, settings: LowerSettings) -> Response:
@@ -173,10 +223,19 @@ def constrained(oracle: TorchOracle, x: np.ndarray, start: torch.Tensor, setting
             f"The lower level has constraints and {oracle.ny} variables; with constraints up to {LARGEST} are handled. "
             "Bounds alone (y_bounds) have no such limit."
         )
-    values, iterations = _sequential(oracle, x, oracle.to_numpy(start), settings)
-    found = multipliers(oracle, x, oracle.from_numpy(values))
-    scale = norm(oracle.lower_gradient(x, oracle.from_numpy(values))[1])
-    values, found = polish(oracle, x, values, found, strongly_active(found, scale), 0.1 * settings.tolerance)
+    y = oracle.from_numpy(np.clip(oracle.to_numpy(start), *own_bounds(oracle)))
+    latest = _Latest(y, *oracle.lower_gradient(x, y))
+    first = oracle.lower_rows(x, y)
+    try:
+        values = _sequential(oracle, x, settings, latest, first)
+        settings.ask()
+        found = multipliers(oracle, x, oracle.from_numpy(values))
+        latest.take(oracle.from_numpy(values), *oracle.lower_gradient(x, oracle.from_numpy(values)))
+        settings.ask()
+    except HurriedError as error:
+        return _cut_short(oracle, latest, first, str(error))
+    active = strongly_active(found, norm(latest.gradient))
+    values, found = polish(oracle, x, values, found, active, 0.1 * settings.tolerance)
     y = oracle.from_numpy(values)
     rows = oracle.lower_rows(x, y)
     if rows.violation > INFEASIBLE:
@@ -194,27 +253,47 @@ def constrained(oracle: TorchOracle, x: np.ndarray, start: torch.Tensor, setting
         at_upper=found.at_upper,
         residual=found.residual,
         converged=converged,
-        iterations=iterations,
+        iterations=latest.iterations,
         message="" if converged else f"The lower level stopped with KKT residual {found.residual:.2g}.",
     )
 
 
+def _cut_short(oracle: TorchOracle, latest: _Latest, first: Rows, message: str) -> Response:
+    """The newest point as it is, which may violate the constraints: multipliers would take evaluations."""
+    return Response(
+        y=latest.y,
+        value=latest.value,
+        inequality=np.zeros(len(first.g)),
+        equality=np.zeros(len(first.h)),
+        at_lower=np.zeros(oracle.ny),
+        at_upper=np.zeros(oracle.ny),
+        residual=norm(latest.gradient),
+        converged=False,
+        iterations=latest.iterations,
+        message=f"{message} The point need not satisfy the lower constraints.",
+    )
+
+
 def _sequential(
-    oracle: TorchOracle, x: np.ndarray, start: np.ndarray, settings: LowerSettings
-) -> tuple[np.ndarray, int]:
+    oracle: TorchOracle, x: np.ndarray, settings: LowerSettings, latest: _Latest, first: Rows
+) -> np.ndarray:
     import scipy.optimize
 
+    low, high = own_bounds(oracle)
+
     def both(values: np.ndarray) -> tuple[float, np.ndarray]:
-        value, gradient = oracle.lower_gradient(x, oracle.from_numpy(values))
-        return value, oracle.to_numpy(gradient)
+        settings.ask()
+        y = oracle.from_numpy(values)
+        latest.take(y, *oracle.lower_gradient(x, y))
+        return latest.value, oracle.to_numpy(latest.gradient)
 
     def rows(values: np.ndarray, *, jacobian: bool = False) -> Any:
+        settings.ask()
         return oracle.lower_rows(x, oracle.from_numpy(values), jacobian=jacobian)
 
     def slopes(values: np.ndarray, which: str, sign: float) -> np.ndarray:
         return sign * getattr(rows(values, jacobian=True), which)
 
-    first = rows(start)
     constraints: list[dict[str, Any]] = []
     if first.g.size:
         constraints.append({"type": "ineq", "fun": lambda v: -rows(v).g, "jac": lambda v: slopes(v, "g_y", -1.0)})
@@ -222,11 +301,12 @@ def _sequential(
         constraints.append({"type": "eq", "fun": lambda v: rows(v).h, "jac": lambda v: slopes(v, "h_y", 1.0)})
     found: Any = scipy.optimize.minimize(
         both,
-        np.clip(start, oracle.y_lower, oracle.y_upper),
+        oracle.to_numpy(latest.y),
         jac=True,
         method="SLSQP",
-        bounds=np.stack([oracle.y_lower, oracle.y_upper], axis=1),
+        bounds=np.stack([low, high], axis=1),
         constraints=constraints,
         options={"maxiter": min(settings.max_iterations, 500), "ftol": 1e-14},
     )
-    return np.clip(np.asarray(found.x, dtype=float), oracle.y_lower, oracle.y_upper), int(found.nit)
+    latest.iterations += int(found.nit)
+    return np.clip(np.asarray(found.x, dtype=float), low, high)

@@ -13,7 +13,7 @@ import torch
 
 from bilevel_core.errors import UsageError
 from bilevel_core.lower.answer import answer
-from bilevel_core.lower.base import LowerSettings, Response
+from bilevel_core.lower.base import HurriedError, LowerSettings, Response
 from bilevel_core.oracles import norm
 from bilevel_core.oracles.torch import TorchOracle
 
@@ -28,14 +28,21 @@ OPTIMISERS: dict[str, type[torch.optim.Optimizer]] = {
 
 
 def lbfgs(oracle: TorchOracle, x: np.ndarray, start: torch.Tensor, settings: LowerSettings) -> Response:
-    """Minimise f(x, .) by limited-memory BFGS with a strong Wolfe search (`torch.optim.LBFGS`)."""
+    """Minimise f(x, .) by limited-memory BFGS with a strong Wolfe search (`torch.optim.LBFGS`).
+
+    When time is up, the answer is the best point that was evaluated.
+    """
     y = start.detach().clone()
-    last: dict[str, Any] = {}
+    best: tuple[torch.Tensor, float, torch.Tensor] | None = None
 
     def closure() -> float:
+        nonlocal best
+        if best is not None:
+            settings.ask()
         value, gradient = oracle.lower_gradient(x, y)
         y.grad = gradient
-        last.update(value=value, gradient=gradient, at=y.detach().clone())
+        if best is None or value < best[1]:
+            best = (y.detach().clone(), value, gradient)
         return value
 
     optimiser = torch.optim.LBFGS(
@@ -48,11 +55,18 @@ def lbfgs(oracle: TorchOracle, x: np.ndarray, start: torch.Tensor, settings: Low
         history_size=20,
         line_search_fn="strong_wolfe",
     )
-    with torch.no_grad():
-        optimiser.step(torch.enable_grad()(closure))
-    value, gradient = oracle.lower_gradient(x, y)
+    hurried = False
+    try:
+        with torch.no_grad():
+            optimiser.step(torch.enable_grad()(closure))
+    except HurriedError:
+        hurried = True
     steps = int(optimiser.state[y].get("n_iter", 0))
-    return answer(y, value, gradient, settings, steps, _stopped("L-BFGS", steps, gradient, settings))
+    if hurried and best is not None:
+        point, value, gradient = best
+    else:
+        point, (value, gradient) = y, oracle.lower_gradient(x, y)
+    return answer(point, value, gradient, settings, steps, _stopped("L-BFGS", steps, gradient, settings))
 
 
 def optimise(

@@ -114,6 +114,7 @@ class Oracle(ABC):
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.notes: list[str] = []
+        self._kinds: dict[str, str] = {}
 
     # Vectors of y's kind.
 
@@ -176,6 +177,11 @@ class Oracle(ABC):
         """Whether the lower level has constraints besides bounds."""
 
     @property
+    def is_random(self) -> bool:
+        """Whether a level draws random numbers, so that values hold for one draw only."""
+        return False
+
+    @property
     def precision(self) -> float:
         """The unit roundoff of objective values: differences below a few of it, relative, mean nothing."""
         return 2.0**-52
@@ -231,8 +237,12 @@ class Oracle(ABC):
         """Draw anew what is random in the problem; without randomness there is nothing to do."""
         return
 
-    def note(self, text: str) -> None:
-        """Add a sentence for the result's message, once."""
+    def note(self, text: str, kind: str = "") -> None:
+        """Add a sentence for the result's message, once; of a kind only the last is kept."""
+        if kind and kind in self._kinds and self._kinds[kind] in self.notes:
+            self.notes.remove(self._kinds[kind])
+        if kind:
+            self._kinds[kind] = text
         if text not in self.notes:
             self.notes.append(text)
 

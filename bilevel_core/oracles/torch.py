@@ -49,6 +49,11 @@ class TorchOracle(Oracle):
         """See `Oracle.precision`."""
         return float(torch.finfo(self.dtype).eps)
 
+    @property
+    def is_random(self) -> bool:
+        """Whether a level draws from torch's random state, so that values and optima are those of one draw."""
+        return any(self.terms.is_random(level) for level in ("upper", "lower"))
+
     # Vectors.
 
     def y_start(self) -> torch.Tensor:

@@ -54,6 +54,9 @@ class TorchCurvature(Curvature):
 
     def _terms(self) -> Iterable[tuple[float, Term]]:
         yield from self.oracle.terms.of("lower")
+        yield from self._constraint_terms()
+
+    def _constraint_terms(self) -> Iterable[tuple[float, Term]]:
         if self.oracle.has_lower_rows and any(m is not None and np.any(m) for m in self._multipliers):
             yield 1.0, self.oracle.terms.guarded(self._constraint_term, "lower")
 
@@ -210,7 +213,8 @@ class TorchCurvature(Curvature):
     def _gauss_newton(self, v: torch.Tensor) -> torch.Tensor:
         """J' l_zz J v and what the loss itself holds of y (a regulariser), without second derivatives of outputs z.
 
-        The Hessian of l(x, y, z(y0) + J (y - y0)) at y0 (Schraudolph 2002).
+        The Hessian of l(x, y, z(y0) + J (y - y0)) at y0 (Schraudolph 2002), and the whole one of the constraints times
+        their multipliers.
         """
         out = torch.zeros_like(self._y_flat)
         for weight, outputs, loss in self.oracle_parts():
@@ -226,6 +230,10 @@ class TorchCurvature(Curvature):
             a, b = _grad(along, (y_leaf, z_leaf))
             (back,) = _grad(z, (self._y_flat,), b)
             out = out + weight * (a + back)
+        for weight, term in self._constraint_terms():
+            part = self._gradient_of(term)[1]
+            if part is not None and part.requires_grad:
+                out = out + weight * _grad(part, (self._y_flat,), v.detach())[0]
         return out.detach()
 
     def oracle_parts(self) -> Iterable[tuple[float, Any, Any]]:

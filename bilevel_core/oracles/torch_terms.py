@@ -162,8 +162,9 @@ class Terms:
                     self._random[level] = not torch.equal(before, self._random_state())
             if self._random[level]:
                 self.note(
-                    f"The {level} objective draws random numbers (dropout, say): they are frozen within each "
-                    "iteration, and figures hold for one draw."
+                    f"The {level} objective draws random numbers (dropout, say): they are frozen until a method of "
+                    "fixed steps (outer=adam or sgd, optimisers on minibatches) draws anew, and figures hold for one "
+                    "draw."
                 )
         return self._random[level]
 

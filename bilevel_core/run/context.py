@@ -88,6 +88,8 @@ class RunContext:
         self._callbacks = tuple(callbacks)
         self._start = time.monotonic()
         self._stopped = False
+        self._told = False
+        self._given = 0.0
 
     @property
     def elapsed(self) -> float:
@@ -100,17 +102,39 @@ class RunContext:
 
     def remaining(self) -> float | None:
         """Seconds left, at least 0; None without a limit."""
-        return None if self.time_limit is None else max(0.0, self.time_limit - self._spent)
+        if self.time_limit is None:
+            return None
+        left = max(0.0, self.time_limit - self._spent)
+        self._given = max(self._given, left)
+        self._told = self._told or left == 0.0
+        return left
 
     @property
     def expired(self) -> bool:
         """Whether the time limit has passed."""
-        return self.time_limit is not None and self._spent >= self.time_limit
+        over = self.time_limit is not None and self._spent >= self.time_limit
+        self._told = self._told or over
+        return over
 
     @property
     def stopped(self) -> bool:
         """Whether a callback or the user asked to stop."""
+        self._told = self._told or self._stopped
         return self._stopped
+
+    def watch(self) -> None:
+        """Begin a piece of work that may be hurried; see `hurried`."""
+        self._told, self._given = False, 0.0
+
+    @property
+    def hurried(self) -> bool:
+        """Whether the work since `watch` may have been cut short: somebody was told that the time is over or the run
+        stopped, or was given the seconds left and has used them up.
+        """
+        if self._told or self._given == 0.0 or self.time_limit is None:
+            return self._told
+        # Backends measure the time that they are given by clocks of their own.
+        return self._spent >= self.time_limit - max(0.01, 0.01 * self._given)
 
     def stop(self) -> None:
         """Ask the solver to stop at the next chance."""

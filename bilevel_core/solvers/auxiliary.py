@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from bilevel_core.errors import UsageError
 from bilevel_core.hypergradients import OptimalitySystem
 from bilevel_core.lower import Response, respond
 from bilevel_core.oracles import Oracle
@@ -24,10 +25,22 @@ from bilevel_core.run import RunContext
 from bilevel_core.solvers.auxiliary_leap import leap, polyhedral
 from bilevel_core.solvers.auxiliary_program import LARGEST, AuxiliaryProgram, Direction
 from bilevel_core.solvers.auxiliary_search import Line, Trial, bracketed, breakpoints, search, trial
+from bilevel_core.solvers.auxiliary_state import AuxiliaryState
 from bilevel_core.solvers.base import Accepted, Refused
-from bilevel_core.solvers.descent import DescentSolver, Memory, option, projected, refused
-from bilevel_core.solvers.iterative import FEASIBLE, Candidate, CutShortError, State, Stop
-from bilevel_core.solvers.second_order import local_evidence
+from bilevel_core.solvers.descent import (
+    NO_MINIMUM,
+    RANDOM,
+    SOLVED,
+    DescentSolver,
+    Memory,
+    option,
+    projected,
+    refused,
+    runaway,
+)
+from bilevel_core.solvers.iterative import FEASIBLE, Candidate, CutShortError, Stop
+from bilevel_core.solvers.second_order import is_random, local_evidence, lower_is_minimum
+from bilevel_core.solvers.used_options import AUXILIARY, Only
 from bilevel_core.traits import Traits
 
 SUFFICIENT = 1e-4
@@ -35,37 +48,6 @@ FAR = 1e4
 """Bound on a quasi-Newton step's components, in units of x (at least 1)."""
 HEAVIEST = 1e8
 PROVEN = "Nothing better lies in a region around the point: a bilevel model that is exact there shows it."
-
-
-@dataclass
-class AuxiliaryState(State):
-    """State of `Auxiliary`.
-
-    Attributes:
-        response: the lower level's answer at the candidate.
-        excess: sum of the leader's violations there.
-        adjoint: of the last hypergradient, to start the next linear solve from.
-        memory: curvature estimate of the reduced objective.
-        last_x, last_gradient, last_active: point, hypergradient and active set that the next pair is made with.
-        length: last accepted step length.
-        weight: of the leader's violations in the merit function.
-        plain: whether the last search failed, so that the next does without the curvature estimate.
-        leaps: how often a trust-region step had to go on from a point where no direction descends.
-        ended: why the start is over; "" while it is not.
-    """
-
-    response: Response | None = None
-    excess: float = 0.0
-    adjoint: Any = None
-    memory: Memory | None = None
-    last_x: np.ndarray | None = None
-    last_gradient: np.ndarray | None = None
-    last_active: np.ndarray | None = None
-    length: float = 1.0
-    weight: float = 0.0
-    plain: bool = False
-    leaps: int = 0
-    ended: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,13 +59,19 @@ class Auxiliary(DescentSolver):
 
     norm: Literal["auto", "2", "inf", "quasi-newton"] = option(
         "auto",
-        "what measures d_x: 2 or inf (steepest descent), quasi-newton (a curvature estimate of the reduced objective); "
-        "auto: quasi-newton, and inf for the certificate",
+        "what measures d_x: 2 or inf (steepest descent; with constraints both are inf, a linear program), quasi-newton "
+        "(a curvature estimate of the reduced objective); auto: quasi-newton, and inf for the certificate",
     )
     max_leaps: int = option(5, "most trust-region steps from points where no direction descends (algebraic problems)")
 
     uses_device: ClassVar[bool] = True
     state_types: ClassVar[tuple[type, ...]] = (AuxiliaryState, Response, Memory)
+    only: ClassVar[tuple[Only, ...]] = AUXILIARY
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_leaps < 0:
+            raise UsageError(f"Expected max_leaps of at least 0, got {self.max_leaps}.")
 
     def accepts(self, traits: Traits) -> Accepted | Refused:
         """Continuous problems with followers that are not known to be nonconvex."""
@@ -114,7 +102,7 @@ class Auxiliary(DescentSolver):
     def done(self, state: AuxiliaryState) -> Stop | None:
         """See `IterativeSolver.done`."""
         if not state.ended:
-            return None
+            return runaway(state.candidate)
         return Stop(Termination.CONVERGED, "" if state.ended == "converged" else state.ended)
 
     def step(self, oracle: Oracle, state: AuxiliaryState, context: RunContext) -> AuxiliaryState:
@@ -127,10 +115,14 @@ class Auxiliary(DescentSolver):
         _, f_x, f_y = oracle.upper_gradients(x, response.y)
         found = system.solve(f_y, start=state.adjoint)
         gradient = system.total(f_x, found)
+        terms = max(float(np.linalg.norm(f_x)), float(np.linalg.norm(gradient - f_x)))
+        constrained = oracle.has_upper_rows or oracle.has_lower_rows or not system.active.strict
+        # With constraints the program itself says what is consistent.
+        sound = not found.negative_curvature and (constrained or found.residual <= SOLVED)
+        state = replace(state, terms=terms, sound=sound)
         state = self._learnt(state, system, x, gradient, found.v)
         if found.negative_curvature:
             oracle.note("At some points the lower Hessian was not positive definite: the answer is no strict minimum.")
-        constrained = oracle.has_upper_rows or oracle.has_lower_rows or not system.active.strict
         if constrained and oracle.nx + oracle.ny <= LARGEST:
             new = self._constrained(oracle, state, system, (f_x, oracle.to_numpy(f_y)), gradient, context)
         else:
@@ -155,7 +147,7 @@ class Auxiliary(DescentSolver):
 
     def _at(self, oracle: Oracle, state: AuxiliaryState, point: Trial) -> AuxiliaryState:
         if not point.response.converged:
-            oracle.note("Not every lower-level solve met its tolerance: " + point.response.message)
+            oracle.note("Not every lower-level solve met its tolerance; the last: " + point.response.message, "lower")
         return replace(
             state,
             candidate=Candidate(point.x, point.response.y, point.objective, point.violation),
@@ -186,8 +178,9 @@ class Auxiliary(DescentSolver):
         candidate = state.candidate
         steep = projected(candidate.x, gradient, oracle.x_lower, oracle.x_upper)
         size = float(np.linalg.norm(steep))
-        state = replace(state, figures={**state.figures, "hypergradient_norm": size})
-        if size <= self.tolerance * max(1.0, abs(candidate.objective)):
+        largest = max(state.largest, size)
+        state = replace(state, largest=largest, figures={**state.figures, "hypergradient_norm": size})
+        if size <= self.threshold(largest, candidate.objective, state.terms):
             return self._settled(oracle, state, system, context, regular=True, exact=True)
         assert state.memory is not None
         memory = Memory.empty(oracle.nx) if state.plain else state.memory
@@ -243,12 +236,16 @@ class Auxiliary(DescentSolver):
         upper = oracle.upper_rows(candidate.x, response.y, jacobian=True)
         y = oracle.to_numpy(response.y)
         program = AuxiliaryProgram(oracle, candidate.x, y, system, gradients, upper, state.weight)
-        scale = max(1.0, abs(candidate.objective))
-        steepest = program.solve(1.0)
+        # A direction of the size of x: its slope per unit is what the tolerance is for.
+        reach = max(1.0, float(np.abs(candidate.x).max(initial=0.0)))
+        steepest = program.solve(reach)
         if steepest is None:
             return self._stuck(oracle, state, float("nan"), context)
-        state = replace(state, figures={**state.figures, "auxiliary_value": steepest.value})
-        if -steepest.value > self.tolerance * scale:
+        # Where the leader's rows are violated the value is a matter of their price, not of F's scale.
+        promised = -steepest.value / reach
+        largest = state.largest if state.excess else max(state.largest, promised)
+        state = replace(state, largest=largest, figures={**state.figures, "auxiliary_value": -promised})
+        if promised > self.threshold(largest, candidate.objective, state.terms):
             # The value of a quasi-Newton direction falls with the square of the slope: whether the point is stationary
             # is for the steepest one to say.
             if self.norm in ("auto", "quasi-newton") and not state.plain:
@@ -258,7 +255,7 @@ class Auxiliary(DescentSolver):
             point = self._along(oracle, state, system, steepest, context)
             if point is not None:
                 return self._at(oracle, replace(state, memory=Memory.empty(oracle.nx)), point)
-            return self._stuck(oracle, state, -steepest.value, context)
+            return self._stuck(oracle, state, promised, context)
         return self._settled(oracle, state, system, context, regular=program.regular(), exact=steepest.exact)
 
     def _bent(
@@ -338,9 +335,16 @@ class Auxiliary(DescentSolver):
         if further is not None:
             return further
         claim = Claim.FEASIBLE
+        if candidate.violation > FEASIBLE:
+            text = "The leader's constraints cannot be met near the point where the search ended: try starts=8."
+            return replace(state, ended=text)
         if proven is Claim.LOCAL:
             claim = proven
             oracle.note(PROVEN)
+        elif is_random(oracle):
+            oracle.note(RANDOM)
+        elif not state.sound or lower_is_minimum(oracle, candidate.x, response) is False:
+            oracle.note(NO_MINIMUM)
         elif regular and exact and response.converged and not self.damping and self.curvature == "hessian":
             claim = Claim.STATIONARY
             smooth = system.active.strict and candidate.violation <= FEASIBLE

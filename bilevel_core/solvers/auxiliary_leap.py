@@ -13,6 +13,7 @@ from bilevel_core.run import RunContext
 from bilevel_core.solvers.auxiliary_search import Trial, trial
 from bilevel_core.solvers.iterative import Candidate
 from bilevel_core.solvers.trust_region import TrustRegion
+from bilevel_core.solvers.trust_region_model import leader_scale
 
 LARGEST = 300
 """Variables of both levels up to which a trust-region step, a mixed-integer program, is tried."""
@@ -37,8 +38,7 @@ def leap(
     nothing = None, Claim.NONE
     if oracle.nx + oracle.ny > LARGEST:
         return nothing
-    reach = max(1.0, float(np.abs(candidate.x).max(initial=0.0)))
-    method = TrustRegion(model="bilevel", radius=reach, max_radius=max(100.0, reach))
+    method = TrustRegion(model="bilevel")
     merit = candidate.objective + weight * excess
     try:
         state = method.init(oracle, candidate.x, context)
@@ -52,7 +52,8 @@ def leap(
         point = trial(oracle, 0.0, found.x, respond(oracle, found.x, found.y, lower))
     except (LowerFailedError, NonFiniteError):
         return nothing
-    return (point if point.merit(weight) < merit - BETTER * max(1.0, abs(merit)) else None), Claim.NONE
+    least = BETTER * leader_scale(oracle, candidate.x, np.asarray(candidate.y, dtype=float))
+    return (point if point.merit(weight) < merit - least else None), Claim.NONE
 
 
 def polyhedral(oracle: Oracle) -> bool:

@@ -11,6 +11,7 @@ from bilevel_core.hypergradients import OptimalitySystem
 from bilevel_core.lower import LowerFailedError, LowerSettings, Response, respond
 from bilevel_core.oracles import NonFiniteError, Oracle, Vector
 from bilevel_core.solvers.auxiliary_program import Direction
+from bilevel_core.solvers.violation import leader_violation
 
 REFINEMENTS = 8
 MOST_BREAKPOINTS = 6
@@ -102,7 +103,7 @@ def trial(oracle: Oracle, length: float, x: np.ndarray, response: Response) -> T
     violation = excess = 0.0
     if oracle.has_upper_rows:
         rows = oracle.upper_rows(x, response.y)
-        violation = rows.violation
+        violation = leader_violation(oracle, x, response.y)
         excess = float(np.maximum(rows.g, 0.0).sum() + np.abs(rows.h).sum())
     return Trial(length, x, response, objective, violation, excess)
 
@@ -110,9 +111,8 @@ def trial(oracle: Oracle, length: float, x: np.ndarray, response: Response) -> T
 def breakpoints(
     system: OptimalitySystem, x: np.ndarray, y: np.ndarray, response: Response, direction: Direction
 ) -> list[float]:
-    """Step lengths at which, to first order, the follower's active set changes or x meets a bound; the smallest few.
-
-    A constraint that is not active becomes so, or a multiplier falls to zero.
+    """Step lengths at which, to first order, the follower's active set changes, or a row or bound of the leader's is
+    met; the smallest few. A constraint that is not active becomes so, or a multiplier falls to zero.
     """
     oracle = system.oracle
     d_x, d_y = direction.x, direction.y
@@ -132,6 +132,12 @@ def breakpoints(
         if multiplier is not None:
             found += _meets(multiplier[system.fixed], sign * direction.bound_rates[system.fixed])
     found += _meets(x - oracle.x_lower, -d_x) + _meets(oracle.x_upper - x, d_x)
+    if oracle.has_upper_rows:
+        upper = oracle.upper_rows(x, response.y, jacobian=True)
+        for values, by_x, by_y in ((upper.g, upper.g_x, upper.g_y), (upper.h, upper.h_x, upper.h_y)):
+            assert by_x is not None
+            assert by_y is not None
+            found += _meets(-values, by_x @ d_x + by_y @ d_y) + _meets(values, -(by_x @ d_x + by_y @ d_y))
     return sorted(found)[:MOST_BREAKPOINTS]
 
 

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from bilevel_core.problems.base import Problem
 from bilevel_core.result import Result
 from bilevel_core.run import RunContext
 from bilevel_core.traits import Traits
@@ -55,6 +56,21 @@ class Solver(ABC):
     @abstractmethod
     def accepts(self, traits: Traits) -> Accepted | Refused:
         """Whether this solver, with these options, takes problems with these traits."""
+
+    def refuses(self, problem: Problem) -> Refused | None:
+        """A reason against one problem whose traits are accepted, which only its numbers show; None for none.
+
+        Asked whenever problems are classified, so it should cost no more than a few evaluations.
+        """
+        return None
+
+    def check_options(self, form: str) -> None:
+        """Check what of the options can only be judged when the problem's form is known.
+
+        Raises:
+            UsageError: an option was given that has no effect on problems of this form.
+        """
+        return
 
     @abstractmethod
     def run(self, problem: Any, context: RunContext) -> Result:

@@ -11,9 +11,10 @@ import numpy as np
 from bilevel_core.errors import UsageError
 from bilevel_core.hypergradients import HypergradientSettings
 from bilevel_core.lower import LowerSettings
+from bilevel_core.result import Termination
 from bilevel_core.run import RunContext
 from bilevel_core.solvers.base import Refused
-from bilevel_core.solvers.iterative import IterativeSolver
+from bilevel_core.solvers.iterative import Candidate, IterativeSolver, Stop, give_up
 from bilevel_core.traits import Traits
 
 
@@ -22,7 +23,16 @@ def option(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
 
 
-LOOSEST_LOWER, LOOSEST_LINEAR = 1e-5, 1e-4
+WITHOUT_END, FAR_OUT = 1e20, 1e12
+"""An objective below minus the first, or variables beyond the second, are taken for a problem without a minimum."""
+SOLVED = 1e-5
+"""Relative residual of the adjoint system up to which a hypergradient supports a claim."""
+NO_MINIMUM = (
+    "At the end the follower's answer is no strict minimum with a Hessian that can be solved with, so that nothing is "
+    "claimed of the point: the follower may have kinks, many answers, or a saddle there."
+)
+RANDOM = "A level draws random numbers: what holds for one draw is not claimed of the problem."
+LOOSEST_LOWER, LOOSEST_LINEAR = 1e-5, 1e-3
 """Tolerances of lower-level and linear solves that are never exceeded, however far the method is from its end."""
 
 
@@ -34,7 +44,9 @@ class DescentSolver(IterativeSolver):
         UsageError: an option is out of its range.
     """
 
-    tolerance: float = option(1e-6, "norm of the projected hypergradient, relative to the objective, at which to stop")
+    tolerance: float = option(
+        1e-7, "norm of the projected hypergradient, relative to its first size (at most |F|), at which to stop"
+    )
     memory: int = option(20, "how many pairs the curvature estimate of the reduced objective is made of")
     lower_method: str = option("auto", "lower-level solver of callables: auto, newton-cg, lbfgs, adam, sgd, ...")
     lower_tolerance: float = option(1e-8, "gradient norm at which a lower-level solve ends")
@@ -80,13 +92,24 @@ class DescentSolver(IterativeSolver):
             schedule=self.schedule,
             momentum=self.momentum,
             weight_decay=self.weight_decay,
-            hurry=lambda: context.expired or context.stopped,
+            hurry=give_up(context),
         )
+
+    def threshold(self, largest: float, objective: float, terms: float = 0.0) -> float:
+        """The norm of a projected hypergradient up to which it counts as zero.
+
+        Args:
+            largest: the largest such norm in this start: multiplying F multiplies what counts as zero.
+            objective: F, whose size (at least 1) limits that.
+            terms: size of what cancels in the hypergradient, F_x and the follower's part: where a start begins at a
+                stationary point nothing else gives the scale.
+        """
+        return self.tolerance * max(terms, min(largest, max(1.0, abs(objective))))
 
     def hypergradient_settings(self, norm: float = 0.0) -> HypergradientSettings:
         """How hypergradients are computed; ``norm`` as for `lower_settings`."""
         return HypergradientSettings(
-            tolerance=max(self.hypergradient_tolerance, min(LOOSEST_LINEAR, 1e-2 * norm)),
+            tolerance=max(self.hypergradient_tolerance, min(LOOSEST_LINEAR, 1e-1 * norm)),
             max_iterations=self.hypergradient_iterations,
             curvature=self.curvature,
             damping=self.damping,
@@ -114,6 +137,20 @@ def refused(traits: Traits) -> Refused | None:
     if traits.game:
         return Refused("the followers play a Nash game, so their answers are no minimum of one function", "kkt")
     return None
+
+
+def runaway(candidate: Candidate | None) -> Stop | None:
+    """The end of a start whose objective falls, or whose variables grow, without end."""
+    if candidate is None:
+        return None
+    far = float(np.abs(candidate.x).max(initial=0.0))
+    if candidate.objective > -WITHOUT_END and far < FAR_OUT:
+        return None
+    return Stop(
+        Termination.ERROR,
+        f"The leader's objective has fallen to {candidate.objective:.3g} at variables as large as {far:.3g}, and seems "
+        "to have no minimum: bound the leader's variables.",
+    )
 
 
 def projected(x: np.ndarray, gradient: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:

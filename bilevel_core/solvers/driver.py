@@ -24,16 +24,19 @@ from bilevel_core.run import RunContext, checkpoint
 from bilevel_core.run.executors import SerialExecutor
 from bilevel_core.solvers.iterative import Candidate, CutShortError, IterativeSolver
 from bilevel_core.solvers.outcome import Saved, StartRecord, collect, finite
+from bilevel_core.solvers.violation import leader_violation
 
 
 def drive(solver: IterativeSolver, problem: Any, context: RunContext) -> Result:
     """Run all starts and give their best point.
 
     Raises:
-        UsageError: the checkpoint to go on from is of another problem, or the problem cannot be sent to the executor.
+        UsageError: an option has no effect on problems of this form, the checkpoint to go on from is of another
+            problem, or the problem cannot be sent to the executor.
         BilevelError: as the oracle and the solver raise it, where it is no failure of one start.
     """
     run = Run(solver, solver.make_oracle(problem, context), context)
+    solver.check_options(problem.form)
     # A resumed run goes on here: a start in the middle of its way is not worth sending.
     elsewhere = context.executor is not None and not isinstance(context.executor, SerialExecutor)
     if elsewhere and solver.starts > 1 and context.restored is None:
@@ -83,12 +86,11 @@ class Run:
     def all_starts(self) -> None:
         """Every start, one after the other."""
         for number in range(self.solver.starts):
-            self.go_on(number)
-            if self.ended_by_failure():
+            if not self.go_on(number) or self.ended_by_failure():
                 return
 
-    def go_on(self, number: int) -> None:
-        """One start, from where it stands to its end or to a limit."""
+    def go_on(self, number: int) -> bool:
+        """One start, from where it stands to its end or to a limit. Returns whether there is time for another."""
         record = self.saved.records.get(number, StartRecord(number))
         # Every start begins with the same memory, wherever it runs; one that goes on, with its own.
         self.oracle.restore(self._fresh if record.state is None else record.memory)
@@ -96,24 +98,36 @@ class Run:
             stop = None if record.state is None else self.solver.done(record.state)
             if stop is not None:
                 self._commit(record.ended(stop.termination, stop.message))
-                return
-            if self._limited(record) or self.context.stopped or self.context.expired:
-                return
+                return True
+            if self._limited(record):
+                return True
+            if self.context.stopped or self.context.expired:
+                return False
+            self.context.watch()
             try:
                 state = self._next(record)
             except CutShortError:
-                if self.context.stopped or self.context.expired:
-                    return
+                if self.context.hurried or self.context.stopped or self.context.expired:
+                    return False
                 raise
-            except LowerFailedError as error:
-                self._commit(record.ended(error.termination, str(error)))
-                return
-            except NonFiniteError as error:
-                # A random point outside a function's domain says nothing about the others.
-                fatal = number == 0 or record.state is not None
-                self._commit(record.ended(Termination.ERROR, str(error), fatal=fatal))
-                return
+            except (LowerFailedError, NonFiniteError) as error:
+                if self.context.hurried:
+                    return False  # it may owe its failure to the hurry
+                self._commit(self._failed(record, error))
+                return True
+            if self.context.hurried:
+                # Half-solved work must not be kept: a run that goes on from it would be another one.
+                return False
             record = self._advance(record, state)
+        return True
+
+    @staticmethod
+    def _failed(record: StartRecord, error: LowerFailedError | NonFiniteError) -> StartRecord:
+        if isinstance(error, LowerFailedError):
+            return record.ended(error.termination, str(error))
+        # A random point outside a function's domain says nothing about the others.
+        fatal = record.number == 0 or record.state is not None
+        return record.ended(Termination.ERROR, str(error), fatal=fatal)
 
     def ended_by_failure(self) -> bool:
         """Whether a start failed in a way that ends the run."""
@@ -167,6 +181,12 @@ class Run:
         else:
             state = self.solver.step(self.oracle, record.state, self.context)
             state.iteration = record.iterations + 1
+        found: Candidate | None = state.candidate
+        if found is not None and self.oracle.has_upper_rows:
+            # Points are compared by one measure, whichever the method works with.
+            with self._uncounted():
+                violation = leader_violation(self.oracle, found.x, found.y)
+            state.candidate = replace(found, violation=violation)
         if not finite(state.candidate):
             raise NonFiniteError("upper(x, y)", f"after {state.iteration} iterations")
         return state

@@ -14,14 +14,26 @@ import numpy as np
 
 from bilevel_core.errors import UsageError
 from bilevel_core.hypergradients import MODES, Hypergradient, HypergradientSettings, reduced_gradient
+from bilevel_core.linear import norm as length_of
 from bilevel_core.lower import LowerFailedError, Response, respond
 from bilevel_core.oracles import NonFiniteError, Oracle
 from bilevel_core.result import Claim, Termination
 from bilevel_core.run import RunContext
 from bilevel_core.solvers.base import Accepted, Refused
-from bilevel_core.solvers.descent import DescentSolver, Memory, option, projected, refused
+from bilevel_core.solvers.descent import (
+    NO_MINIMUM,
+    RANDOM,
+    SOLVED,
+    DescentSolver,
+    Memory,
+    option,
+    projected,
+    refused,
+    runaway,
+)
 from bilevel_core.solvers.iterative import Candidate, CutShortError, State, Stop
-from bilevel_core.solvers.second_order import local_evidence
+from bilevel_core.solvers.second_order import is_random, local_evidence, lower_is_minimum
+from bilevel_core.solvers.used_options import HYPERGRADIENT, Only
 from bilevel_core.traits import Traits
 
 SUFFICIENT, CURVATURE = 1e-4, 0.9
@@ -41,7 +53,9 @@ class DescentState(State):
         adjoint: of that hypergradient, to start the next linear solve from.
         memory: of L-BFGS.
         first, second: moments of Adam, or the momentum of SGD, shape (nx,).
+        largest: the largest norm of the projected hypergradient so far.
         slow: how many steps in a row have improved the objective by no more than rounding.
+        tight: whether the next search solves the lower level to its tightest tolerance, since the last one failed.
         plain: whether the last search failed, so that the next goes along the plain gradient.
         ended: why the start is over; "" while it is not.
     """
@@ -52,7 +66,9 @@ class DescentState(State):
     memory: Memory | None = None
     first: np.ndarray = field(default_factory=lambda: np.zeros(0))
     second: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    largest: float = 0.0
     slow: int = 0
+    tight: bool = False
     plain: bool = False
     ended: str = ""
 
@@ -78,6 +94,7 @@ class HypergradientDescent(DescentSolver):
 
     uses_device: ClassVar[bool] = True
     state_types: ClassVar[tuple[type, ...]] = (DescentState, Response, Memory)
+    only: ClassVar[tuple[Only, ...]] = HYPERGRADIENT
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -86,8 +103,6 @@ class HypergradientDescent(DescentSolver):
             raise UsageError(f"Expected a positive outer_rate, got {self.outer_rate!r}.")
         if not 0.0 <= self.outer_momentum < 1.0:
             raise UsageError(f"Expected outer_momentum in [0, 1), got {self.outer_momentum!r}.")
-        if self.outer_momentum and self.outer != "sgd":
-            raise UsageError(f"outer_momentum belongs to outer=sgd, not to outer={self.outer}.")
         if self.hypergradient_steps < 1:
             raise UsageError(f"Expected hypergradient_steps of at least 1, got {self.hypergradient_steps}.")
 
@@ -122,7 +137,7 @@ class HypergradientDescent(DescentSolver):
     def done(self, state: DescentState) -> Stop | None:
         """See `IterativeSolver.done`."""
         if not state.ended:
-            return None
+            return runaway(state.candidate)
         return Stop(Termination.CONVERGED, "" if state.ended == "converged" else state.ended)
 
     def step(self, oracle: Oracle, state: DescentState, context: RunContext) -> DescentState:
@@ -148,7 +163,7 @@ class HypergradientDescent(DescentSolver):
         self, oracle: Oracle, state: DescentState, x: np.ndarray, response: Response, found: Hypergradient
     ) -> DescentState:
         if not response.converged:
-            oracle.note("Not every lower-level solve met its tolerance: " + response.message)
+            oracle.note("Not every lower-level solve met its tolerance; the last: " + response.message, "lower")
         size = float(np.linalg.norm(projected(x, found.value, oracle.x_lower, oracle.x_upper)))
         figures = {"hypergradient_norm": size, "lower_residual": response.residual, "residual": found.residual}
         return replace(
@@ -157,13 +172,21 @@ class HypergradientDescent(DescentSolver):
             response=response,
             gradient=found.value,
             adjoint=found.adjoint,
+            largest=max(state.largest, size),
             figures=figures,
         )
 
     def _stationary(self, oracle: Oracle, state: DescentState) -> bool:
         assert state.candidate is not None
-        size = np.linalg.norm(projected(state.candidate.x, state.gradient, oracle.x_lower, oracle.x_upper))
-        return float(size) <= self.tolerance * max(1.0, abs(state.candidate.objective))
+        x, objective = state.candidate.x, state.candidate.objective
+        size = float(np.linalg.norm(projected(x, state.gradient, oracle.x_lower, oracle.x_upper)))
+        if size <= self.threshold(state.largest, objective):
+            return True
+        if size > self.threshold(np.inf, objective):
+            return False
+        _, f_x, _ = oracle.upper_gradients(x, state.candidate.y)
+        terms = max(float(np.linalg.norm(f_x)), float(np.linalg.norm(state.gradient - f_x)))
+        return size <= self.threshold(state.largest, objective, terms)
 
     def _finished(self, oracle: Oracle, state: DescentState, context: RunContext) -> DescentState:
         candidate, response = state.candidate, state.response
@@ -180,7 +203,11 @@ class HypergradientDescent(DescentSolver):
             assert candidate is not None
         exact = self.mode in ("cg", "minres", "dense", "nystrom") and response.converged and not self.damping
         claim = Claim.FEASIBLE
-        if exact and self.curvature == "hessian":
+        if is_random(oracle):
+            oracle.note(RANDOM)
+        elif not state.figures["residual"] <= SOLVED or lower_is_minimum(oracle, candidate.x, response) is False:
+            oracle.note(NO_MINIMUM)
+        elif exact and self.curvature == "hessian":
             claim = Claim.STATIONARY
             if local_evidence(oracle, candidate.x, response, lower=self.lower_settings(context)):
                 claim = Claim.LOCAL
@@ -209,6 +236,8 @@ class HypergradientDescent(DescentSolver):
         new = self._search(oracle, replace(state, memory=memory), direction, context)
         if new is not None:
             return new
+        if not state.tight:
+            return self._tightened(oracle, state, context)
         if state.plain or not len(state.memory.steps):
             text = (
                 "The search found no better point along the hypergradient, though its norm is "
@@ -216,6 +245,18 @@ class HypergradientDescent(DescentSolver):
             )
             return replace(state, ended=text)
         return replace(state, plain=True)
+
+    def _tightened(self, oracle: Oracle, state: DescentState, context: RunContext) -> DescentState:
+        """The same point with the lower level and the hypergradient solved to the tightest tolerances.
+
+        With loose ones the answer at the old point may pass for one at the new, so that nothing moves.
+        """
+        assert state.candidate is not None
+        assert state.response is not None
+        x = state.candidate.x
+        response = respond(oracle, x, state.response.y, self.lower_settings(context))
+        found = self._gradient(oracle, x, response, state.adjoint, 0.0)
+        return replace(self._at(oracle, state, x, response, found), tight=True)
 
     def _search(
         self, oracle: Oracle, state: DescentState, direction: np.ndarray, context: RunContext
@@ -235,11 +276,17 @@ class HypergradientDescent(DescentSolver):
             upper = None if response is None else _value(oracle, new_x, response)
             decrease = SUFFICIENT * float((new_x - x) @ state.gradient)
             if response is None or upper is None or not upper <= value + decrease:
+                if response is not None and upper is not None and upper <= value + self._noise(oracle, state, response):
+                    # Values no longer tell the points apart; gradients do (Hager and Zhang 2005).
+                    found = self._gradient(oracle, new_x, response, state.adjoint, _looseness(state))
+                    flatter = self._accepted(oracle, state, new_x, response, found)
+                    if flatter.figures["hypergradient_norm"] <= 0.9 * state.figures["hypergradient_norm"]:
+                        return flatter
                 longest = length
                 guess = 0.25 * length if upper is None else _parabola(length, upper - value, slope)
                 length = guess if shortest == 0.0 else 0.5 * (shortest + longest)
                 continue
-            found = self._gradient(oracle, new_x, response, state.adjoint, state.figures["hypergradient_norm"])
+            found = self._gradient(oracle, new_x, response, state.adjoint, _looseness(state))
             best = self._accepted(oracle, state, new_x, response, found)
             if float(found.value @ direction) >= CURVATURE * slope or not np.array_equal(new_x, x + length * direction):
                 return best
@@ -247,11 +294,20 @@ class HypergradientDescent(DescentSolver):
             length = 2.0 * length if longest == np.inf else 0.5 * (shortest + longest)
         return best
 
+    @staticmethod
+    def _noise(oracle: Oracle, state: DescentState, response: Response) -> float:
+        """What inexact lower-level solves and rounding may have done to the difference of two objectives."""
+        assert state.candidate is not None
+        assert state.response is not None
+        adjoint = 0.0 if state.adjoint is None else length_of(state.adjoint)
+        rounding = 10.0 * oracle.precision * max(1.0, abs(state.candidate.objective))
+        return 2.0 * (state.response.residual + response.residual) * adjoint + rounding
+
     def _response(self, oracle: Oracle, x: np.ndarray, state: DescentState, context: RunContext) -> Response | None:
         """The lower level's answer at a trial point; None where it fails, which only means a shorter step."""
         try:
             assert state.response is not None
-            settings = self.lower_settings(context, state.figures["hypergradient_norm"])
+            settings = self.lower_settings(context, _looseness(state))
             return respond(oracle, x, state.response.y, settings)
         except (LowerFailedError, NonFiniteError):
             return None
@@ -265,7 +321,7 @@ class HypergradientDescent(DescentSolver):
         moved = float(np.linalg.norm(x - state.candidate.x))
         gained = state.candidate.objective - found.upper
         slow = state.slow + 1 if gained <= 10.0 * oracle.precision * max(1.0, abs(found.upper)) else 0
-        new = self._at(oracle, replace(state, memory=memory, plain=False, slow=slow), x, response, found)
+        new = self._at(oracle, replace(state, memory=memory, plain=False, tight=False, slow=slow), x, response, found)
         ended = state.ended
         if slow >= PATIENCE:
             ended = (
@@ -292,6 +348,11 @@ class HypergradientDescent(DescentSolver):
         response = respond(oracle, x, state.response.y, self.lower_settings(context))
         found = self._gradient(oracle, x, response, state.adjoint, 0.0)
         return self._at(oracle, replace(state, first=first, second=second), x, response, found)
+
+
+def _looseness(state: DescentState) -> float:
+    """The norm that tolerances may follow; 0 for the tightest."""
+    return 0.0 if state.tight else state.figures["hypergradient_norm"]
 
 
 def _value(oracle: Oracle, x: np.ndarray, response: Response) -> float | None:

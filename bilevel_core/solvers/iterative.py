@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -19,6 +20,7 @@ from bilevel_core.oracles import Oracle, Vector, make_oracle
 from bilevel_core.result import Claim, Result, Termination
 from bilevel_core.run import RunContext
 from bilevel_core.solvers.base import Solver
+from bilevel_core.solvers.used_options import Only, check
 
 FEASIBLE = 1e-6
 """Violation of the leader's constraints and bounds up to which a candidate counts as feasible."""
@@ -30,6 +32,22 @@ class CutShortError(BilevelError):
     """
 
 
+def give_up(context: RunContext) -> Callable[[], bool]:
+    """What to ask now and then inside long work (`LowerSettings.hurry`): it raises where the run has to end, so that
+    no half of the work is gone on with.
+
+    Raises:
+        CutShortError: the time is over or the run was stopped; raised by the function returned.
+    """
+
+    def ask() -> bool:
+        if context.expired or context.stopped:
+            raise CutShortError("The run was stopped, or its time was over, inside a step.")
+        return False
+
+    return ask
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A bilevel point that a solver has in hand.
@@ -38,7 +56,8 @@ class Candidate:
         x: upper variables, shape (nx,).
         y: an answer of the lower level at ``x``, re-solved there; a vector of the oracle's kind.
         objective: F(x, y), minimised sense.
-        violation: largest violation of the leader's constraints and bounds, 0 when there is none.
+        violation: largest violation of the leader's constraints and bounds, 0 when there is none, measured by
+            `bilevel_core.solvers.violation.leader_violation`.
         claim: what is known of the point once its start has converged: feasible, stationary or local.
     """
 
@@ -116,6 +135,8 @@ class IterativeSolver(Solver):
 
     state_types: ClassVar[tuple[type, ...]] = ()
     """The dataclasses, the state's first of all, that may stand in a checkpoint. `Candidate` always may."""
+    only: ClassVar[tuple[Only, ...]] = ()
+    """Which options have an effect with some choices only; see `bilevel_core.solvers.used_options`."""
 
     def __post_init__(self) -> None:
         if self.max_iterations < 0:
@@ -124,6 +145,11 @@ class IterativeSolver(Solver):
             raise UsageError(f"Expected at least 1 for starts, got {self.starts}.")
         if not (self.checkpoint_every >= 0.0 and math.isfinite(self.checkpoint_every)):
             raise UsageError(f"Expected checkpoint_every of at least 0 seconds, got {self.checkpoint_every!r}.")
+        check(self, self.only)
+
+    def check_options(self, form: str) -> None:
+        """See `Solver.check_options`."""
+        check(self, self.only, form)
 
     def make_oracle(self, problem: Any, context: RunContext) -> Oracle:
         """The oracle that the other methods get."""

@@ -141,6 +141,9 @@ def collect(
             f"{point.violation:.3g}."
         )
         point = None
+    if cut is not None and winner is None:
+        why = "The run was stopped" if cut is Termination.STOPPED_BY_USER else "The time limit passed"
+        messages.append(f"{why} before the lower level was solved at a first point, so that there is no point to give.")
     if winner is None or point is None:
         return without_point(termination, context, " ".join(messages), counts=counts)
     converged = winner.end is Termination.CONVERGED

@@ -10,18 +10,19 @@ the weight.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from bilevel_core.errors import RefusedError, UsageError
-from bilevel_core.oracles import Oracle
-from bilevel_core.problems.base import AlgebraicProblem
+from bilevel_core.oracles import Oracle, make_oracle
+from bilevel_core.problems.base import AlgebraicProblem, Problem
 from bilevel_core.run import RunContext
 from bilevel_core.solvers.base import Accepted, Refused
-from bilevel_core.solvers.iterative import IterativeSolver, State, Stop
-from bilevel_core.solvers.penalty_convexity import refuse_nonconvex
+from bilevel_core.solvers.descent import option, refused
+from bilevel_core.solvers.iterative import IterativeSolver, State, Stop, give_up
+from bilevel_core.solvers.penalty_convexity import nonconvexity
 from bilevel_core.solvers.penalty_gap import GapState, Weights, gap_done, gap_init, gap_step
 from bilevel_core.solvers.penalty_value import (
     ValueOptions,
@@ -30,14 +31,21 @@ from bilevel_core.solvers.penalty_value import (
     value_init,
     value_step,
 )
+from bilevel_core.solvers.used_options import Only
 from bilevel_core.traits import FollowerTraits, Traits, derive_traits
 
 MOST_ALGEBRAIC, MOST_VALUE = 1e8, 1e3
 
 
-def _option(default: Any, text: str) -> Any:
-    """An option with its help."""
-    return field(default=default, metadata={"help": text})
+def _is_value_function(solver: Any, form: str | None) -> bool | None:
+    if solver.method == "auto":
+        return None if form is None else form == "differentiable"
+    return solver.method == "value-function"
+
+
+def _is_algebraic(solver: Any, form: str | None) -> bool | None:
+    value_function = _is_value_function(solver, form)
+    return None if value_function is None else not value_function
 
 
 METHODS = {
@@ -60,22 +68,30 @@ class Penalty(IterativeSolver):
         UsageError: an option is out of its range.
     """
 
-    method: Literal["auto", "value-function", "duality-gap", "alternating", "double"] = _option(
+    method: Literal["auto", "value-function", "duality-gap", "alternating", "double"] = option(
         "auto",
         "auto: value-function for callables, duality-gap for linear and convex quadratic followers with linear "
         "constraints, else double",
     )
-    weight: float = _option(1.0, "first weight of the penalty, relative to the objectives' coefficients")
-    growth: float = _option(10.0, "factor by which the weight rises")
-    max_weight: float | None = _option(None, "largest weight; by default 1e3 for value-function and 1e8 for the others")
-    gap_tolerance: float = _option(1e-7, "algebraic methods: the duality gap, relative, at which the weight is enough")
-    tolerance: float = _option(1e-6, "value-function: of the projected hypergradient estimate, relative to its first")
-    extrapolate: bool = _option(True, "value-function: a last stage with two weights whose biases cancel")
-    lower_tolerance: float = _option(1e-8, "value-function: of the gradients of inner minimisations")
-    lower_iterations: int = _option(1000, "value-function: most steps of each inner minimisation")
+    weight: float = option(1.0, "first weight of the penalty, relative to the objectives' coefficients")
+    growth: float = option(10.0, "factor by which the weight rises")
+    max_weight: float | None = option(None, "largest weight; by default 1e3 for value-function and 1e8 for the others")
+    gap_tolerance: float = option(1e-7, "algebraic methods: the duality gap, relative, at which the weight is enough")
+    tolerance: float = option(1e-6, "value-function: of the projected hypergradient estimate, relative to its first")
+    extrapolate: bool = option(True, "value-function: a last stage with two weights whose biases cancel")
+    lower_tolerance: float = option(1e-8, "value-function: of the gradients of inner minimisations")
+    lower_iterations: int = option(1000, "value-function: most steps of each inner minimisation")
 
     uses_device: ClassVar[bool] = True
     state_types: ClassVar[tuple[type, ...]] = (GapState, ValueState)
+    only: ClassVar[tuple[Only, ...]] = (
+        Only(
+            ("tolerance", "extrapolate", "lower_tolerance", "lower_iterations"),
+            "with method=value-function, for callables",
+            _is_value_function,
+        ),
+        Only(("gap_tolerance",), "with the algebraic methods, for expressions", _is_algebraic),
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -106,7 +122,7 @@ class Penalty(IterativeSolver):
             return Refused(f"it has no way to treat {traits.form} problems", "a solver that samples the upper level")
         if self.method == "value-function":
             return Refused("method 'value-function' is for callables, and the levels are expressions", "method=auto")
-        return _refusal(traits) or self._takes(traits)
+        return refused(traits) or self._takes(traits)
 
     def _takes(self, traits: Traits) -> Accepted | Refused:
         method = _chosen(self.method, traits)
@@ -117,18 +133,12 @@ class Penalty(IterativeSolver):
                     return Refused(f"follower {f.name!r} {reason}, and so no duality gap to penalise", "method=double")
         return Accepted(METHODS[method], "local")
 
-    def make_oracle(self, problem: Any, context: RunContext) -> Oracle:
-        """See `IterativeSolver.make_oracle`.
-
-        Raises:
-            RefusedError: a nonlinear follower that is seen to be nonconvex.
-            UsageError: a device other than the CPU for an algebraic problem.
-        """
-        oracle = super().make_oracle(problem, context)
-        if oracle.form == "algebraic" and any(f.convex is None for f in derive_traits(problem).followers):
-            refuse_nonconvex(oracle, context.seed)
-            oracle.counts.clear()
-        return oracle
+    def refuses(self, problem: Problem) -> Refused | None:
+        """Nonlinear followers that are seen to be nonconvex at sampled points."""
+        if problem.form != "algebraic" or all(f.convex is not None for f in derive_traits(problem).followers):
+            return None
+        reason = nonconvexity(make_oracle(problem))
+        return Refused(reason, "a global solver for nonconvex followers (global)") if reason else None
 
     def init(self, oracle: Oracle, x0: np.ndarray, context: RunContext) -> State:
         """See `IterativeSolver.init`."""
@@ -165,33 +175,8 @@ class Penalty(IterativeSolver):
             self.tolerance,
             self.lower_tolerance,
             self.lower_iterations,
-            lambda: context.expired or context.stopped,
+            give_up(context),
         )
-
-
-def _refusal(traits: Traits) -> Refused | None:
-    if traits.upper_integers:
-        return Refused(
-            f"the leader has {traits.upper_integers} integer variable(s), and the method moves continuously",
-            "an exact solver (kkt)",
-        )
-    if traits.game:
-        return Refused(
-            "the followers play a Nash game, which has no common lower-level objective", "an exact solver (kkt)"
-        )
-    for f in traits.followers:
-        if f.integers:
-            return Refused(
-                f"follower {f.name!r} has {f.integers} integer variable(s), so it has no optimality conditions",
-                "an exact mixed-integer bilevel solver (branch-and-cut)",
-            )
-        if f.convex is False:
-            return Refused(
-                f"follower {f.name!r} is nonconvex, so points that satisfy its optimality conditions need not be "
-                "optimal for it",
-                "a global solver for nonconvex followers (global)",
-            )
-    return None
 
 
 def _beyond_duality(f: FollowerTraits) -> str:

@@ -8,6 +8,7 @@ from bilevel_core.lower import LowerSettings, Response, respond
 from bilevel_core.oracles import Oracle, Vector
 from bilevel_core.result import Claim
 from bilevel_core.solvers.iterative import Candidate
+from bilevel_core.solvers.violation import leader_violation
 
 
 def within(oracle: Oracle, x: np.ndarray) -> np.ndarray:
@@ -30,19 +31,6 @@ def answered(
     x = within(oracle, np.asarray(x, dtype=float))
     response = respond(oracle, x, start, settings)
     return Candidate(x, response.y, oracle.upper(x, response.y), leader_violation(oracle, x, response.y)), response
-
-
-def leader_violation(oracle: Oracle, x: np.ndarray, y: Vector) -> float:
-    """The largest violation of the leader's rows; of algebraic ones relative to the row's largest term."""
-    if not oracle.has_upper_rows:
-        return 0.0
-    program = getattr(oracle, "program", None)
-    if program is None:
-        return oracle.upper_rows(x, y).violation
-    values = np.zeros(len(program.columns))
-    values[list(program.leader.columns)] = x
-    values[list(program.lower_columns)] = oracle.to_numpy(y)
-    return max((r.violation(values) / r.function.scale(values) for r in program.leader.rows), default=0.0)
 
 
 def claimed(candidate: Candidate, claim: Claim) -> Candidate:

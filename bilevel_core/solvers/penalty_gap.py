@@ -29,7 +29,7 @@ from bilevel_core.solvers.iterative import Candidate, CutShortError, State, Stop
 from bilevel_core.solvers.penalty_alternating import alternate
 from bilevel_core.solvers.penalty_candidate import answered, claimed
 from bilevel_core.solvers.penalty_system import EXACT, System, product, search_around, solve, system_of
-from bilevel_core.solvers.second_order import local_evidence
+from bilevel_core.solvers.second_order import stationary_claim
 from bilevel_core.solvers.single_level import polish
 
 CLEAN = 1e-7
@@ -198,9 +198,8 @@ def _concluded(oracle: Oracle, state: GapState, value: float) -> GapState:
         return replace(state, phase="done", stop=text)
     candidate, response = answered(oracle, state.candidate.x)
     text = "No piece of the followers' optimality conditions around the point holds a better one."
-    claim = Claim.STATIONARY
-    if local_evidence(oracle, candidate.x, response):
-        claim = Claim.LOCAL
+    claim = stationary_claim(oracle, candidate.x, response)
+    if claim is Claim.LOCAL:
         text += " Differences of hypergradients show it to be a local optimum."
     return replace(state, phase="done", candidate=claimed(candidate, claim), stop=text)
 

@@ -25,9 +25,11 @@ from bilevel_core.lower import LowerFailedError, LowerSettings
 from bilevel_core.oracles import NonFiniteError, Oracle, Vector
 from bilevel_core.result import Claim, Termination
 from bilevel_core.run import RunContext
-from bilevel_core.solvers.iterative import CutShortError, State, Stop
+from bilevel_core.solvers.descent import RANDOM
+from bilevel_core.solvers.iterative import State, Stop
 from bilevel_core.solvers.penalty_candidate import answered, claimed
 from bilevel_core.solvers.penalty_minimise import Minimum, minimise
+from bilevel_core.solvers.second_order import is_random
 
 Smooth = Callable[[Vector], tuple[float, Vector]]
 
@@ -36,7 +38,7 @@ BIAS = 1e-4
 """A bias of the hypergradient beyond this, relative to its first value (at least 1), leaves stationarity open."""
 SINGLE_LIMIT = 1e3
 """In single precision larger weights lose the difference of two values of f to cancellation."""
-PRECISIONS = {"float64": 2.3e-16, "float32": 1.2e-7, "bfloat16": 8e-3, "float16": 1e-3}
+DOUBLE = 2.0**-52
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class ValueOptions:
         extrapolate: whether a last stage combines two weights.
         tolerance: of the projected hypergradient estimate, in units of its first value where that is above 1.
         lower_tolerance, lower_iterations: of the inner minimisations.
-        hurry: asked at each of their evaluations; when it returns True the step is given up (`CutShortError`).
+        hurry: asked at each of their evaluations; raises `CutShortError` where the step has to be given up.
     """
 
     first: float
@@ -108,7 +110,7 @@ def value_init(oracle: Oracle, x0: np.ndarray, context: RunContext, options: Val
     Raises:
         LowerFailedError: the lower level was not solved at x0.
     """
-    if _precision(oracle) > PRECISIONS["float64"] and options.most > SINGLE_LIMIT:
+    if oracle.precision > DOUBLE and options.most > SINGLE_LIMIT:
         oracle.note(
             f"The lower level is in single precision or less and the penalty's weight rises to {options.most:g}: above "
             f"{SINGLE_LIMIT:g} the difference of two lower objectives is lost to cancellation. Use float64, or a "
@@ -199,6 +201,8 @@ def _finish(oracle: Oracle, state: ValueState, options: ValueOptions, trouble: s
         text += f" No step descends any more; the projected hypergradient estimate is {left:.2g}."
     elif bias > BIAS * state.scale:
         text += " That is too much to call the point stationary: raise max_weight."
+    elif is_random(oracle):
+        text += f" {RANDOM}"
     elif response.converged:
         candidate = claimed(candidate, Claim.STATIONARY)
     if not response.converged:
@@ -238,7 +242,7 @@ def _penalised(oracle: Oracle, x: np.ndarray, near: ValueState, options: ValueOp
     ys = [f.point for f in found]
     heights = [oracle.lower(x, y) for y in ys]
     best = int(np.argmin(heights))
-    if heights[best] < lower.value - _precision(oracle) * max(1.0, abs(lower.value)):
+    if heights[best] < lower.value - oracle.precision * max(1.0, abs(lower.value)):
         # A nonconvex lower level: the leader's pull led to a better answer than was known.
         lower = _lower(oracle, x, ys[best], options)
     at_answer = oracle.lower_gradient_x(x, lower.point)
@@ -268,15 +272,14 @@ def _composite(oracle: Oracle, x: np.ndarray, weight: float) -> Smooth:
 
 def _inner(oracle: Oracle, function: Smooth, start: Vector, unit: float, options: ValueOptions) -> Minimum:
     # An error of e in y enters the estimate as rho e: the composite is solved to a tolerance smaller by the weight.
-    tolerance = max(options.lower_tolerance * unit, 10.0 * _precision(oracle))
+    tolerance = max(options.lower_tolerance * unit, 10.0 * oracle.precision)
 
     def watched(y: Vector) -> tuple[float, Vector]:
-        if options.hurry():
-            raise CutShortError("The run was stopped inside an inner minimisation of the penalty method.")
+        options.hurry()
         return function(y)
 
     return minimise(
-        watched, start, tolerance=tolerance, max_iterations=options.lower_iterations, precision=_precision(oracle)
+        watched, start, tolerance=tolerance, max_iterations=options.lower_iterations, precision=oracle.precision
     )
 
 
@@ -295,15 +298,13 @@ def _figures(oracle: Oracle, state: ValueState) -> dict[str, float]:
 
 def _noise(oracle: Oracle, found: Penalised, state: ValueState) -> float:
     """How far the penalised function is off through rounding."""
-    return 10.0 * _precision(oracle) * sum(abs(w) for w in state.weights) * max(1.0, abs(found.value))
-
-
-def _precision(oracle: Oracle) -> float:
-    name = str(getattr(oracle.zeros(), "dtype", "float64")).rsplit(".", 1)[-1]
-    return PRECISIONS.get(name, PRECISIONS["float64"])
+    return 10.0 * oracle.precision * sum(abs(w) for w in state.weights) * max(1.0, abs(found.value))
 
 
 def _settings(options: ValueOptions) -> LowerSettings:
     return LowerSettings(
-        method="lbfgs", tolerance=options.lower_tolerance, max_iterations=max(1000, options.lower_iterations)
+        method="lbfgs",
+        tolerance=options.lower_tolerance,
+        max_iterations=max(1000, options.lower_iterations),
+        hurry=options.hurry,
     )

@@ -1,7 +1,8 @@
-"""Whether a stationary point is a local optimum: second-order evidence from differences of hypergradients.
+"""What may be claimed of a point where the hypergradient vanishes: whether the follower's answer is a minimum at all,
+and second-order evidence for the leader from differences of hypergradients.
 
-Shared by the iterative solvers. It says yes only where a sufficient condition holds beyond what errors of differences
-and of lower-level solves can explain; a no means nothing.
+Shared by the iterative solvers. The evidence says yes only where a sufficient condition holds beyond what errors of
+differences and of lower-level solves can explain; a no means nothing.
 """
 
 from __future__ import annotations
@@ -11,9 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from bilevel_core.hypergradients import Hypergradient, HypergradientSettings, reduced_gradient
+from bilevel_core.errors import UsageError
+from bilevel_core.hypergradients import Hypergradient, HypergradientSettings, OptimalitySystem, reduced_gradient
+from bilevel_core.linear import NonFiniteProductError
+from bilevel_core.linear.spectrum import STORED, smallest_eigenvalue
 from bilevel_core.lower import LowerFailedError, LowerSettings, Response, respond
 from bilevel_core.oracles import NonFiniteError, Oracle
+from bilevel_core.result import Claim
 
 LARGEST = 50
 """Problems with more upper variables are not examined: each costs two lower-level solves."""
@@ -29,6 +34,151 @@ POSITIVE = 1e-4
 """A hypergradient's entry beyond this, relative to its terms (at least 1e-3), is a positive multiplier of a bound."""
 NEAR = 1e-4
 """A Newton step up to this, relative to x (at least 1), means that the point is as good as stationary."""
+ACCURATE = 1e-5
+"""Relative residual of the linear solve up to which a vanishing hypergradient says something."""
+LANCZOS = 40
+"""Steps of the estimate of the lower Hessian's smallest eigenvalue, where it has too many variables to be computed."""
+ROWS = 1500
+"""Lower variables up to which Hessians are made dense."""
+
+
+def stationary_claim(
+    oracle: Oracle,
+    x: np.ndarray,
+    response: Response,
+    *,
+    smooth: bool = True,
+    lower: LowerSettings | None = None,
+    settings: HypergradientSettings | None = None,
+) -> Claim:
+    """What may be said of a point where first-order conditions of the leader hold.
+
+    Nothing but feasibility where the follower's answer is no minimum, or where a level is random, so that they hold
+    for one draw; a note says why. ``local`` where `local_evidence` is found, else ``stationary``.
+
+    Args:
+        oracle: the problem.
+        x: the point, shape (nx,).
+        response: the lower level's answer there.
+        smooth: whether to look for evidence of a local optimum at all.
+        lower: how to solve the lower level beside the point.
+        settings: how to compute hypergradients.
+    """
+    if is_random(oracle):
+        oracle.note("A level is random, so that nothing is claimed of the point but feasibility.")
+        return Claim.FEASIBLE
+    minimum = lower_is_minimum(oracle, x, response)
+    try:
+        here = reduced_gradient(oracle, x, response, settings)
+    except NonFiniteError:
+        return Claim.FEASIBLE
+    if minimum is False or here.negative_curvature:
+        oracle.note(
+            "The lower Hessian has negative curvature at the follower's answer, which is a saddle point rather than a "
+            "minimum: nothing is claimed of the point. Try another start of y, or starts=8."
+        )
+        return Claim.FEASIBLE
+    if not here.residual <= ACCURATE:
+        oracle.note("The hypergradient was approximate, so that nothing is claimed of the point but feasibility.")
+        return Claim.FEASIBLE
+    if smooth and minimum and _evidence(oracle, x, response, here, lower, settings):
+        return Claim.LOCAL
+    return Claim.STATIONARY
+
+
+def is_random(oracle: Oracle) -> bool:
+    """Whether an objective draws random numbers, so that a point is stationary for one draw only."""
+    return bool(getattr(oracle, "is_random", False))
+
+
+def lower_is_minimum(oracle: Oracle, x: np.ndarray, response: Response) -> bool | None:
+    """Whether second-order conditions hold at the lower level's answer, whichever way the leader's objective points.
+
+    The smallest eigenvalue of the Lagrangian's Hessian on the directions that active constraints leave free: computed
+    up to `STORED` variables and with rows, else estimated by Lanczos from a random vector.
+
+    Args:
+        oracle: the problem.
+        x: upper variables, shape (nx,).
+        response: the lower level's answer there.
+
+    Returns:
+        False where a direction of negative curvature was found; True where the Hessian is positive definite, or where
+        the estimate found no such direction (evidence, no proof); None where it cannot be told: a singular Hessian of
+        a function that can only be evaluated, negative curvature that weakly active constraints may rule out, a
+        system too large.
+    """
+    try:
+        system = OptimalitySystem(oracle, x, response)
+        least = _least(oracle, system)
+        if least.value > least.zero or (not least.exact and least.value >= -least.zero):
+            return True
+        if least.value >= -least.zero:
+            # Algebraic lower levels are solved as linear and convex programs, which may be flat.
+            return True if oracle.form == "algebraic" else None
+        if system.active.strict or _feasible(oracle, system, response, least.vector):
+            return False
+        held = _least(oracle, OptimalitySystem(oracle, x, response, hold_weak=True))
+        return False if held.value < -held.zero else None
+    except (NonFiniteError, NonFiniteProductError, UsageError):
+        return None
+
+
+@dataclass(frozen=True)
+class _Least:
+    """The smallest eigenvalue on the free directions, infinite where there are none; what counts as zero beside it."""
+
+    value: float
+    zero: float
+    vector: np.ndarray
+    exact: bool = True
+
+
+def _least(oracle: Oracle, system: OptimalitySystem) -> _Least:
+    free = np.flatnonzero(~system.fixed)
+    vector = np.zeros(oracle.ny)
+    differences = bool(getattr(oracle, "finite_differences", False))
+    slack = 1e-4 if differences else max(100, 10 * free.size) * oracle.precision
+    if free.size and not system.row_count:
+
+        def product(v: np.ndarray) -> np.ndarray:
+            along = np.zeros(oracle.ny)
+            along[free] = v
+            return oracle.to_numpy(system.curvature.product(oracle.from_numpy(along)))[free]
+
+        like = np.zeros(free.size, dtype=np.float32 if oracle.precision > 1e-10 else float)
+        found = smallest_eigenvalue(product, like, iterations=STORED if free.size <= STORED else LANCZOS, slack=slack)
+        if found.vector is not None:
+            vector[free] = found.vector
+        return _Least(found.value, slack * found.size, vector, found.exact)
+    if free.size == 0:
+        return _Least(np.inf, 0.0, vector)
+    if oracle.ny > ROWS:
+        raise UsageError(f"The lower level has constraints and {oracle.ny} variables; up to {ROWS} are examined.")
+    hessian = system.curvature.dense()[np.ix_(free, free)]
+    basis = np.eye(free.size)
+    if system.row_count:
+        _, values, vectors = np.linalg.svd(system.row_y[:, free])
+        basis = vectors[int((values > 1e-10 * max(1.0, values.max(initial=0.0))).sum()) :].T
+    if basis.shape[1] == 0:
+        return _Least(np.inf, 0.0, vector)
+    values, vectors = np.linalg.eigh(basis.T @ hessian @ basis)
+    vector[free] = basis @ vectors[:, 0]
+    return _Least(float(values[0]), slack * float(np.abs(hessian).max()), vector)
+
+
+def _feasible(oracle: Oracle, system: OptimalitySystem, response: Response, v: np.ndarray) -> bool:
+    """Whether v or -v keeps, to first order, to the constraints that are active without a multiplier."""
+    rooms: list[np.ndarray] = []
+    if system.rows is not None and system.rows.g_y is not None and system.active.weak.any():
+        rooms.append(-system.rows.g_y[system.active.weak] @ v)
+    if system.active.weak_bounds.any():
+        point = oracle.to_numpy(response.y)
+        near = ACTIVE * np.maximum(1.0, np.abs(point))
+        rooms.append(v[system.active.weak_bounds & (point - oracle.y_lower <= near)])
+        rooms.append(-v[system.active.weak_bounds & (oracle.y_upper - point <= near)])
+    room = np.concatenate(rooms)
+    return bool((room >= -1e-12).all() or (room <= 1e-12).all())
 
 
 def local_evidence(
@@ -53,14 +203,31 @@ def local_evidence(
         settings: how to compute hypergradients.
 
     Returns:
-        False also where it cannot be told: too many variables, a kink in several, a lower level that fails nearby.
+        False also where it cannot be told: too many variables, a kink in several, a lower level that fails nearby, a
+        random level, an answer that `lower_is_minimum` does not say yes to.
     """
+    if oracle.nx > LARGEST or is_random(oracle) or not lower_is_minimum(oracle, x, response):
+        return False
+    try:
+        here = reduced_gradient(oracle, x, response, settings)
+    except NonFiniteError:
+        return False
+    return _evidence(oracle, x, response, here, lower, settings)
+
+
+def _evidence(
+    oracle: Oracle,
+    x: np.ndarray,
+    response: Response,
+    here: Hypergradient,
+    lower: LowerSettings | None,
+    settings: HypergradientSettings | None,
+) -> bool:
     if oracle.nx > LARGEST or response.unique is False or not _rows_are_strict(oracle, x, response):
         return False
     lower = lower or LowerSettings()
     probe = _Probe(oracle, replace(lower, tolerance=FINER * lower.tolerance), settings)
     try:
-        here = reduced_gradient(oracle, x, response, settings)
         if not here.strict:
             return oracle.nx == 1 and _rises_on_both_sides(probe, x, response)
         return any(_second_order(probe, x, response, here, length) for length in STEPS)

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from bilevel_core.lower import LowerFailedError, LowerSettings, Response, respond
-from bilevel_core.oracles import Oracle
+from bilevel_core.oracles import NonFiniteError, Oracle
 from bilevel_core.result import Claim, Termination
 from bilevel_core.run import RunContext
 from bilevel_core.solvers.iterative import FEASIBLE, Candidate, CutShortError, State, Stop
-from bilevel_core.solvers.second_order import local_evidence
+from bilevel_core.solvers.second_order import stationary_claim
 from bilevel_core.solvers.trust_region_model import (
     Complementarity,
     ModelAnswer,
@@ -27,8 +27,10 @@ from bilevel_core.solvers.trust_region_model import (
     build,
     exact_lower,
     exact_upper,
+    leader_scale,
     solve,
 )
+from bilevel_core.solvers.violation import leader_violation
 
 ACCEPT, GOOD = 1e-4, 0.75
 """Shares of the predicted reduction: from the first on a step is taken, from the second on the region may grow."""
@@ -54,7 +56,9 @@ class BilevelState(State):
 
     Attributes:
         inequality, equality: multipliers of the lower level's rows at the candidate.
-        radius: of the region, in the largest change of a variable.
+        radius: of the region, in the largest change of a leader's variable, in units of ``unit``.
+        unit: size of the leader's variables: their largest value at the start or a tenth of the widest bounds, at
+            least 1.
         refused: smallest radius whose step was rejected since the last accepted step.
         weight: of violations in the merit function.
         slow: how many steps in a row have improved the merit by next to nothing.
@@ -65,6 +69,7 @@ class BilevelState(State):
     inequality: np.ndarray = field(default_factory=_zeros)
     equality: np.ndarray = field(default_factory=_zeros)
     radius: float = 1.0
+    unit: float = 1.0
     refused: float = math.inf
     weight: float = 1.0
     slow: int = 0
@@ -88,7 +93,9 @@ class BilevelMethod:
         """The follower's answer at the start."""
         response = respond(oracle, x0, None, self.lower)
         radius = min(self.radius, self.max_radius)
-        return self._at(BilevelState(radius=radius), oracle, x0, response)
+        widths = (oracle.x_upper - oracle.x_lower)[np.isfinite(oracle.x_upper - oracle.x_lower)]
+        unit = max(1.0, float(np.abs(x0).max(initial=0.0)), 0.1 * float(widths.max(initial=0.0)))
+        return self._at(BilevelState(radius=radius, unit=unit), oracle, x0, response)
 
     def step(self, oracle: Any, state: BilevelState, context: RunContext) -> BilevelState:
         """Solve the model, try its answer, and accept or shrink."""
@@ -105,9 +112,9 @@ class BilevelMethod:
         predicted = float(merit - answer.objective - weight * answer.violation)
         figures = {"predicted": predicted, "radius": state.radius, "violation": here.violation}
         state = replace(state, figures=figures)
-        size = 1.0 + abs(merit)
-        if predicted <= self._least(oracle, state.radius) * size:
-            return self._nothing_better(oracle, state, answer)
+        least = self._least(oracle, state)
+        if predicted <= least:
+            return self._nothing_better(oracle, state, answer, least)
         return self._try(oracle, state, answer, merit, predicted)
 
     def done(self, state: BilevelState) -> Stop | None:
@@ -126,7 +133,7 @@ class BilevelMethod:
         here, weight = state.candidate, state.weight
         assert here is not None
         y = np.asarray(here.y, dtype=float)
-        region = Region(here.x, y, state.inequality, state.equality, state.radius)
+        region = Region(here.x, y, state.inequality, state.equality, state.radius * state.unit)
         gap = min(1e-6, 0.1 * self.tolerance)
         answer = solve(oracle, build(oracle, region, self.upper_model), context, self.complementarity, gap)
         if answer.x is None and before > 0.0 and _infeasible(answer):
@@ -136,28 +143,35 @@ class BilevelMethod:
                 if answer.x is None or answer.violation < 0.9 * before or weight >= HEAVIEST:
                     break
                 weight *= 10.0
-        if answer.termination is Termination.TIME_LIMIT and not answer.proven:
+        if context.expired or context.stopped:
             return None, weight
         gained = before - answer.violation
         if answer.x is not None and gained > 0.1 * FEASIBLE:
             weight = max(weight, 2.0 * (answer.objective - here.objective) / gained)
         return answer, weight
 
-    def _least(self, oracle: Any, radius: float) -> float:
-        """The relative reduction that is worth a step: far smaller where the model is an approximation, since there the
-        reduction goes down with the square of the gradient.
+    def _least(self, oracle: Any, state: BilevelState) -> float:
+        """The reduction of the merit that is worth a step: far smaller where the model is an approximation, since there
+        the reduction goes down with the square of the gradient. Never what rounding of F itself may have made.
         """
-        if exact_lower(oracle.program) and exact_upper(oracle.program, self.upper_model):
-            return self.tolerance * min(1.0, radius)
-        return max(ROUNDING, 1e-3 * self.tolerance * min(1.0, radius))
+        here = state.candidate
+        assert here is not None
+        size = leader_scale(oracle, here.x, np.asarray(here.y, dtype=float))
+        rounding = ROUNDING * (size + abs(here.objective))
+        share = self.tolerance * min(1.0, state.radius)
+        if not (exact_lower(oracle.program) and exact_upper(oracle.program, self.upper_model)):
+            share *= 1e-3
+        return max(share * size, rounding)
 
     def _without_point(self, state: BilevelState, answer: ModelAnswer, oracle: Any) -> BilevelState:
+        if answer.termination is Termination.TIME_LIMIT:
+            return self._shrunk(state, 0.25 * state.radius, "its model takes too long to solve")
         if answer.termination is Termination.UNBOUNDED and exact_lower(oracle.program):
             text = "The leader's objective improves without end along the follower's best answers in the region."
             return replace(state, ended=text, failed=True)
         return self._shrunk(state, 0.25 * state.radius, f"the model has no solution there ({answer.termination.value})")
 
-    def _nothing_better(self, oracle: Any, state: BilevelState, answer: ModelAnswer) -> BilevelState:
+    def _nothing_better(self, oracle: Any, state: BilevelState, answer: ModelAnswer, least: float) -> BilevelState:
         """No better point of the model in the region: look further out, or stop.
 
         Looking further is worth a solve of the model, since a follower's answer that is better for the leader may begin
@@ -177,16 +191,17 @@ class BilevelMethod:
             return replace(state, ended=text, failed=True)
         exact = exact_lower(oracle.program) and exact_upper(oracle.program, self.upper_model)
         if exact and answer.proven and state.radius >= self.min_radius:
+            reach = state.radius * state.unit
             text = (
-                f"Locally optimal: with no variable of the leader's changed by more than {state.radius:.3g} there is "
-                "no better point; the model is exact there, and was solved to optimality."
+                f"Locally optimal: with no variable of the leader's changed by more than {reach:.3g} no point "
+                f"is better by more than {least:.2g}; the model is exact there, and was solved to optimality."
             )
             return replace(state, ended=text, candidate=replace(here, claim=Claim.LOCAL))
-        claim, text = Claim.STATIONARY, "The model predicts no reduction in its region."
-        if not oracle.has_upper_rows:
-            response = respond(oracle, here.x, here.y, self.lower)
-            if local_evidence(oracle, here.x, response, lower=self.lower):
-                claim, text = Claim.LOCAL, text + " A sufficient condition for a local optimum holds."
+        response = respond(oracle, here.x, here.y, self.lower)
+        claim = stationary_claim(oracle, here.x, response, smooth=not oracle.has_upper_rows, lower=self.lower)
+        text = "The model predicts no reduction in its region."
+        if claim is Claim.LOCAL:
+            text += " A sufficient condition for a local optimum holds."
         return replace(state, ended=text, candidate=replace(here, claim=claim))
 
     def _try(
@@ -196,10 +211,10 @@ class BilevelMethod:
         here = state.candidate
         assert here is not None
         assert answer.x is not None
-        length = float(np.abs(answer.x - here.x).max(initial=0.0))
+        length = float(np.abs(answer.x - here.x).max(initial=0.0)) / state.unit
         try:
             response = best_response(oracle, answer.x, answer.y, self.lower)
-        except LowerFailedError as error:
+        except (LowerFailedError, NonFiniteError) as error:
             return self._shrunk(state, 0.25 * max(length, self.min_radius), str(error))
         after = oracle.upper(answer.x, response.y) + state.weight * _violations(oracle, answer.x, response.y)
         ratio = float(merit - after) / predicted
@@ -207,7 +222,8 @@ class BilevelMethod:
         if ratio < ACCEPT:
             why = "the true lower level does not follow the model however small the step"
             return self._shrunk(state, 0.25 * min(length, state.radius), why)
-        slow = state.slow + 1 if merit - after < SLOW * (1.0 + abs(merit)) else 0
+        size = leader_scale(oracle, here.x, np.asarray(here.y, dtype=float))
+        slow = state.slow + 1 if merit - after < SLOW * size else 0
         if slow >= PATIENCE:
             text = f"The last {PATIENCE} steps hardly improved the point; nothing more is known of it."
             state = replace(state, ended=text)
@@ -226,8 +242,8 @@ class BilevelMethod:
 
     @staticmethod
     def _at(state: BilevelState, oracle: Any, x: np.ndarray, response: Response) -> BilevelState:
-        rows = oracle.upper_rows(x, response.y)
-        candidate = Candidate(x.copy(), response.y, oracle.upper(x, response.y), rows.violation)
+        violation = leader_violation(oracle, x, response.y)
+        candidate = Candidate(x.copy(), response.y, oracle.upper(x, response.y), violation)
         figures = {**state.figures, "lower_residual": response.residual}
         return replace(
             state,

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from bilevel_core.backends.face import natural_scale
 from bilevel_core.backends.scip import Scip
 from bilevel_core.problems.base import AlgebraicProblem, Group, Residuals
 from bilevel_core.program import BilevelProgram, Function, Level, Row, Variable, append_columns, linear, total
@@ -23,6 +24,9 @@ from bilevel_core.traits import derive_traits
 
 FLOOR = 1e-6
 """Eigenvalues of the follower's Lagrangian Hessian below this, relative to the largest, are raised to it."""
+
+PATIENCE = 10.0
+"""Seconds after which a model is given up: a smaller region makes an easier one."""
 
 Complementarity = Literal["auto", "sos1", "bigm"]
 Order = Literal["linear", "quadratic"]
@@ -112,15 +116,20 @@ def build(oracle: Any, region: Region, order: Order) -> BilevelProgram:
 def solve(
     oracle: Any, model: BilevelProgram, context: RunContext, complementarity: Complementarity, gap: float
 ) -> ModelAnswer:
-    """The model's best point, by the same search as the solver ``kkt``."""
+    """The model's best point, by the same search as the solver ``kkt``, given up after `PATIENCE` seconds.
+
+    The search sees the leader's objective without its constant and with its largest coefficient at 1: its tolerances
+    are absolute, and what is optimal does not depend on the unit of F.
+    """
     width = len(oracle.program.columns)
     if complementarity == "auto":
         complementarity = "sos1" if Scip().available().available else "bigm"
     method = KKT(complementarity=complementarity, gap=gap)
     if complementarity == "sos1":
         method = replace(method, backend="scip")
-    inner = RunContext(time_limit=context.remaining(), seed=context.seed)
-    stated = _Stated(model)
+    remaining = context.remaining()
+    inner = RunContext(time_limit=PATIENCE if remaining is None else min(PATIENCE, remaining), seed=context.seed)
+    stated = _Stated(replace(model, leader=replace(model.leader, objective=_unit(model.leader.objective, width))))
     result = method.run(stated, inner)
     if result.termination is Termination.STOPPED_BY_USER:
         raise KeyboardInterrupt
@@ -134,6 +143,27 @@ def solve(
     x = np.clip(values[list(oracle.x_columns)], oracle.x_lower, oracle.x_upper)
     y = np.clip(values[list(oracle.y_columns)], oracle.y_lower, oracle.y_upper)
     return ModelAnswer(result.termination, x, y, priced - prices, violation, result.claim is Claim.GLOBAL)
+
+
+def _unit(f: Function, width: int) -> Function:
+    """An objective without its constant, its largest coefficient over the first ``width`` columns at 1."""
+    sizes = [abs(c) for i, c in f.linear.items() if i < width] + [abs(c) for c in f.quadratic.values()]
+    largest = max(sizes, default=0.0)
+    plain = replace(f, constant=0.0)
+    return plain if f.nonlinear is not None or largest == 0.0 else plain.scaled(1.0 / largest)
+
+
+def leader_scale(oracle: Any, x: np.ndarray, y: np.ndarray) -> float:
+    """What differences of the leader's objective are relative to: its largest term, or what a unit step changes it by.
+
+    The constant plays no part, and multiplying F multiplies this.
+    """
+    f: Function = oracle.program.leader.objective
+    if f.nonlinear is None:
+        return natural_scale(f, oracle.values(x, y))
+    _, by_x, by_y = oracle.upper_gradients(x, y)
+    steps = np.concatenate([np.abs(by_x) * np.maximum(1.0, np.abs(x)), np.abs(by_y) * np.maximum(1.0, np.abs(y))])
+    return float(steps.max(initial=0.0)) or 1.0
 
 
 def convex_part(matrix: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from bilevel_core.lower import LowerFailedError, LowerSettings, Response, respon
 from bilevel_core.oracles import Oracle, norm
 from bilevel_core.result import Claim, Termination
 from bilevel_core.solvers.iterative import Candidate, State, Stop
-from bilevel_core.solvers.second_order import local_evidence
+from bilevel_core.solvers.second_order import stationary_claim
 
 ACCEPT, GOOD = 1e-4, 0.75
 """Shares of the predicted reduction: from the first on a step is taken, from the second on the region may grow."""
@@ -41,6 +41,7 @@ class ReducedState(State):
         adjoint: of the last hypergradient, to start the next from.
         residual: of the lower level at the candidate.
         strict: whether Phi is smooth at the candidate, as far as the multipliers tell.
+        bent: whether the linear solve for the hypergradient met negative curvature of the lower level.
         radius: of the region, Euclidean.
         steps, changes: the last accepted steps and changes of the gradient, newest last, shapes (k, nx).
         converged: whether the projected gradient has met the tolerance.
@@ -51,6 +52,7 @@ class ReducedState(State):
     adjoint: Any = None
     residual: float = 0.0
     strict: bool = True
+    bent: bool = False
     radius: float = 1.0
     steps: np.ndarray = field(default_factory=_no_pairs)
     changes: np.ndarray = field(default_factory=_no_pairs)
@@ -143,11 +145,16 @@ class ReducedMethod:
         if state.residual > self.lower.tolerance and response.residual < state.residual:
             return self._at(state, oracle, here.x, response)
         text = f"The projected hypergradient is {self._size(oracle, state):.2g}."
-        if local_evidence(oracle, here.x, response, lower=self.lower, settings=self.hypergradient):
-            claim, text = Claim.LOCAL, text + " A sufficient condition for a local optimum holds."
-        elif state.strict:
-            claim = Claim.STATIONARY
-        else:
+        claim = Claim.FEASIBLE
+        if response.converged and not state.bent:
+            claim = stationary_claim(oracle, here.x, response, lower=self.lower, settings=self.hypergradient)
+        if claim is Claim.LOCAL:
+            text += " A sufficient condition for a local optimum holds."
+        elif not response.converged:
+            text += f" The lower level was not solved to its tolerance: {response.message}"
+        elif state.bent:
+            text += " The lower Hessian has negative curvature there, so that nothing is claimed of the point."
+        elif claim is Claim.STATIONARY and not state.strict:
             claim = Claim.FEASIBLE
             text += " A constraint of the lower level is only just active: other directions may still descend."
         return replace(state, converged=True, ended=text, candidate=replace(here, claim=claim))
@@ -166,6 +173,7 @@ class ReducedMethod:
             adjoint=here.adjoint,
             residual=response.residual,
             strict=here.strict,
+            bent=here.negative_curvature,
         )
         figures = {
             "hypergradient_norm": self._size(oracle, new),

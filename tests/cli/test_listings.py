@@ -97,7 +97,18 @@ def test_help_is_instant_and_light() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     elapsed = time.perf_counter() - start
     assert done.stderr.splitlines()[-1] == "[] 0"
-    for command in ("solve", "resume", "compare", "verify", "show", "problems", "solvers", "backends", "plugins", "doctor"):
+    for command in (
+        "solve",
+        "resume",
+        "compare",
+        "verify",
+        "show",
+        "problems",
+        "solvers",
+        "backends",
+        "plugins",
+        "doctor",
+    ):
         assert command in done.stdout
     assert not any(later in done.stdout for later in ("plot", "bench"))
     # The promise is half a second on an idle machine; tests share theirs.
@@ -150,7 +161,13 @@ def test_one_problem(cli: Call, good: None) -> None:
 def test_solvers(cli: Call) -> None:
     assert "kkt" in cli("solvers").out
     text = cli("solvers", "kkt").out
-    for word in ("complementarity", "sos1|indicator|bigm|strong-duality|relaxed|penalised", "gap", "1e-06", "multiplier_bound"):
+    for word in (
+        "complementarity",
+        "sos1|indicator|bigm|strong-duality|relaxed|penalised",
+        "gap",
+        "1e-06",
+        "multiplier_bound",
+    ):
         assert word in text
     data = json.loads(cli("solvers", "kkt", "-f", "json").out)
     assert {"complementarity", "backend", "gap"} <= {o["name"] for o in data["options"]}

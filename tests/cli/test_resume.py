@@ -47,6 +47,8 @@ PLUGIN = """
 
 
     class BowlOracle:
+        has_upper_rows = False
+
         def __init__(self, problem):
             self.counts, self.notes = {}, []
             self.nx = self.ny = problem.size
@@ -55,6 +57,12 @@ PLUGIN = """
 
         def zeros(self):
             return np.zeros(self.ny)
+
+        def memory(self):
+            return None
+
+        def restore(self, memory):
+            assert memory is None
 
         def random_start(self, rng):
             return rng.uniform(-5.0, 5.0, self.nx)

@@ -18,7 +18,8 @@ class Run:
             one that is found fails the test, and comes off the list.
         refuted: problems on which the check finds that the follower's answer is only a local optimum of the follower's.
             Each must go on being refuted.
-        refusals: problems that it accepts by their traits, but refuses once it has looked at numbers.
+        refusals: problems that it accepts by their traits, but refuses once it has looked at numbers: so says their
+            classification.
         late: problems on which its search is not over within the seconds given here. What it returns must be true; the
             optimum is not asked for, since whether it has come up by then depends on the machine.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import math
 import os
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from bilevel_core.errors import UsageError
+from bilevel_core.oracles import Rows
 from bilevel_core.result import Claim, Result, Termination
 from bilevel_core.run import Event, RunContext
 from bilevel_core.run.checkpoint import read
@@ -23,6 +25,9 @@ from bilevel_core.solvers.iterative import Candidate, CutShortError
 from .fake_iterative import FakeOracle, FakeProblem, FakeSolver
 
 PROBLEM = FakeProblem()
+
+KINDS = ["numpy", "torch"] if importlib.util.find_spec("torch") else ["numpy"]
+"""Kinds of state to try; torch is optional."""
 
 
 def run(solver: FakeSolver, problem: Any = PROBLEM, **context: Any) -> Result:
@@ -173,6 +178,22 @@ def test_an_infeasible_point_is_not_reported() -> None:
     assert run(FakeSolver(violation=1e-7)).has_point
 
 
+@pytest.mark.parametrize(("row", "feasible"), [(1e-7, True), (1e-3, False)])
+def test_violations_are_measured_by_the_driver_whatever_the_method_says(
+    row: float, feasible: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rows(self: Any, x: np.ndarray, y: Any) -> Rows:
+        self.counts["upper_rows"] += 1
+        return Rows(np.array([row]), np.zeros(0))
+
+    monkeypatch.setattr(FakeOracle, "has_upper_rows", True)
+    monkeypatch.setattr(FakeOracle, "upper_rows", rows)
+    for told in (0.0, 1.0):
+        result = run(FakeSolver(violation=told, max_iterations=3))
+        assert result.has_point == feasible
+        assert "upper_rows" not in result.counts
+
+
 def test_more_starts_find_more_and_depend_on_the_seed() -> None:
     one, many = run(FakeSolver()), run(FakeSolver(starts=8))
     assert many.upper_objective < one.upper_objective - 0.1  # type: ignore[operator]
@@ -246,7 +267,7 @@ def test_better() -> None:
 # Resume.
 
 
-@pytest.mark.parametrize("kind", ["numpy", "torch"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("at", [0, 1, 17])
 def test_resumed_is_as_never_interrupted(kind: str, at: int, tmp_path: Path) -> None:
     problem = FakeProblem(kind=kind, maximise=True)
@@ -330,7 +351,7 @@ def test_the_executor_changes_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path:
     problem = FakeProblem()
     monkeypatch.setenv("FAKE_PARENT", str(os.getpid()))
     with processes("2") as executor:
-        for kind in ("numpy", "torch"):
+        for kind in KINDS:
             solver, other = FakeSolver(starts=4), FakeProblem(kind=kind, maximise=True)
             assert outcome(run(solver, other, executor=executor)) == outcome(run(solver, other))
         for trouble in ({"first": "nan"}, {"others": "nan"}, {"first": "lower"}):

@@ -12,13 +12,13 @@ import pytest
 import bilevel_core as bl
 from bilevel_core.oracles import make_oracle
 from bilevel_core.plugins.registry import get_registry
-from bilevel_core.program import positive_semidefinite
 from bilevel_core.result import Claim, Termination, Verdict
 from bilevel_core.run import RunContext
-from bilevel_core.solvers.base import Accepted
+from bilevel_core.solvers.base import Accepted, Refused
 from bilevel_core.solvers.penalty import Penalty
 from bilevel_core.solvers.penalty_alternating import alternate
 from bilevel_core.solvers.penalty_system import product, search_around, system_of
+from bilevel_core.solvers.violation import leader_violation
 from bilevel_core.traits import derive_traits
 
 from .models import bard_511, quadratic_follower
@@ -214,10 +214,43 @@ def test_nonlinear_followers_seen_to_be_nonconvex_are_refused(in_rows: bool) -> 
         bl.solve(nonconvex(in_rows=in_rows), "penalty")
 
 
+@pytest.mark.parametrize("in_rows", [False, True])
+def test_what_is_refused_is_refused_when_the_problem_is_classified(in_rows: bool) -> None:
+    found = bl.classify(bl.PyomoProblem(nonconvex(in_rows=in_rows)))
+    verdict = found.verdicts["penalty"]
+    assert isinstance(verdict, Refused)
+    assert verdict.reason.startswith("the lower level is nonconvex")
+    assert "- penalty: the lower level is nonconvex" in str(found)
+    assert found.chosen != "penalty"
+
+
 def test_curvature_of_a_convex_follower_is_no_reason_to_refuse() -> None:
-    oracle = Penalty().make_oracle(bl.PyomoProblem(log_follower()), RunContext())
-    assert positive_semidefinite(oracle.curvature(np.array([1.0]), np.array([0.3])).dense())
-    assert not oracle.counts["hessian_products"] > 1  # looking for nonconvexity is not counted as work
+    problem = bl.PyomoProblem(log_follower())
+    assert Penalty().refuses(problem) is None
+    assert isinstance(bl.classify(problem).verdicts["penalty"], Accepted)
+
+
+def test_functions_that_are_not_defined_everywhere_are_looked_at_where_they_are() -> None:
+    m = log_follower()
+    m.follower.del_component("objective")
+    # At the start, y = 0, the logarithm is not finite; for y > 0 it is concave.
+    m.follower.objective = pyo.Objective(expr=pyo.log(m.follower.y) + m.x)
+    verdict = bl.classify(bl.PyomoProblem(m)).verdicts["penalty"]
+    assert isinstance(verdict, Refused)
+    assert "negative curvature" in verdict.reason
+
+
+def test_violations_are_measured_as_the_check_does() -> None:
+    """A row whose terms are of the order 1e6 is violated by 1e-3 in its own units, which is 1e-9 of its scale."""
+    m = bard_511()
+    m.row = pyo.Constraint(expr=1e6 * m.x + 0.0 * m.follower.y <= 1e6 - 1e-3)
+    problem = bl.PyomoProblem(m)
+    oracle = make_oracle(problem)
+    found = leader_violation(oracle, np.array([1.0]), np.array([2.0]))
+    assert found == pytest.approx(1e-9, rel=1e-3)
+    scaled = {name: v / s for name, v, s in problem.evaluate(np.array([1.0, 2.0])).upper}
+    assert found == pytest.approx(max(scaled.values()), rel=1e-2)
+    assert leader_violation(oracle, np.array([-1.0]), np.array([2.0])) == pytest.approx(1.0)  # below its bound
 
 
 def test_refusals_say_why() -> None:

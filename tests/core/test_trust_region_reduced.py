@@ -61,7 +61,8 @@ def test_bounds_hold_and_are_optimal() -> None:
 def test_values_never_rise_and_the_lower_level_is_solved_loosely_at_first() -> None:
     states = run(TrustRegion(), rosenbrock(4))
     values = [s.candidate.objective for s in states]
-    assert all(b <= a + 1e-9 for a, b in itertools.pairwise(values))
+    # What a looser lower-level solve promised, a tighter one may take back, but no more than its tolerance allows.
+    assert all(b <= a + 1e-5 for a, b in itertools.pairwise(values))
     accuracies = [s.figures["accuracy"] for s in states if "accuracy" in s.figures]
     assert max(accuracies) > 1e-7
     assert states[-1].residual <= 1e-10
