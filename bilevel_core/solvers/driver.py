@@ -26,6 +26,9 @@ from bilevel_core.solvers.iterative import Candidate, CutShortError, IterativeSo
 from bilevel_core.solvers.outcome import Saved, StartRecord, collect, finite
 from bilevel_core.solvers.violation import leader_violation
 
+CHANGED = 1e-6
+"""Relative difference between an objective stored and the same computed again that means another problem."""
+
 
 def drive(solver: IterativeSolver, problem: Any, context: RunContext) -> Result:
     """Run all starts and give their best point.
@@ -245,11 +248,33 @@ class Run:
                 f"{stored.place} is of another problem: it has {saved.sizes[0]} upper and {saved.sizes[1]} lower "
                 f"variables, this one {self.oracle.nx} and {self.oracle.ny}."
             )
+        self._same_problem(saved, stored.place)
         self.saved = saved
         self.oracle.counts.clear()
         self.oracle.counts.update(saved.counts)
         self.oracle.notes[:] = saved.notes
         self.context.trace[:] = [dict(entry) for entry in saved.trace]
+
+    def _same_problem(self, saved: Any, place: Any) -> None:
+        """Refuse to go on where the objective at a stored point is no longer what it was.
+
+        Raises:
+            UsageError: the problem was changed since.
+        """
+        mine = self.oracle.memory()
+        for record in saved.records.values():
+            best = record.best
+            if best is None or self.oracle.is_random:
+                continue
+            with self._uncounted():
+                self.oracle.restore(record.best_memory)
+                value = self.oracle.upper(best.x, best.y)
+            if not abs(value - best.objective) <= CHANGED * max(1.0, abs(best.objective)):
+                raise UsageError(
+                    f"The problem has changed since {place} was written: at its best point the leader's objective was "
+                    f"{best.objective:.9g} and is {value:.9g} now. Solve it anew."
+                )
+        self.oracle.restore(mine)
 
     def _limited(self, record: StartRecord) -> bool:
         return record.state is not None and record.iterations >= self.solver.max_iterations

@@ -48,6 +48,7 @@ PLUGIN = """
 
     class BowlOracle:
         has_upper_rows = False
+        is_random = False
 
         def __init__(self, problem):
             self.counts, self.notes = {}, []
@@ -67,7 +68,7 @@ PLUGIN = """
         def random_start(self, rng):
             return rng.uniform(-5.0, 5.0, self.nx)
 
-        def upper(self, x):
+        def upper(self, x, y=None):
             return float(np.sum(np.exp(np.sin(x)) + 0.1 * x**2))
 
         def point(self, x, y):

@@ -372,3 +372,16 @@ def test_the_seed_decides(run: str) -> None:
     assert bits(first) == bits(again)
     other = bl.solve(make(), solver, options, seed=6, verify=False)
     assert bits(other) != bits(first)
+
+
+def test_a_problem_that_was_changed_is_not_resumed(tmp_path: Path) -> None:
+    def problem(target: float) -> bl.TorchProblem:
+        start = torch.zeros(2, dtype=F64)
+        return bl.TorchProblem(
+            lambda x, y: ((y - target) ** 2).sum() + (x**4).sum(), lambda x, y: ((y - x) ** 2).sum(), start, start
+        )
+
+    bl.solve(problem(1.0), "hypergradient", {"max_iterations": 2, "checkpoint_every": 0}, out=tmp_path / "run")
+    with pytest.raises(bl.UsageError, match="has changed since"):
+        bl.resume(problem(2.0), tmp_path / "run", max_iterations=50)
+    assert bl.resume(problem(1.0), tmp_path / "run", max_iterations=50).termination == "converged"
