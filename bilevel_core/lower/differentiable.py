@@ -27,7 +27,9 @@ from bilevel_core.result import Termination
 def respond_differentiable(oracle: Oracle, x: np.ndarray, start: Vector, settings: LowerSettings) -> Response:
     """Solve the lower level of a `TorchProblem` at ``x``; see `respond`."""
     torch_oracle = cast("TorchOracle", oracle)
-    settings = replace(settings, tolerance=max(settings.tolerance, attainable(torch_oracle)))
+    # In small units a tolerance made for units of 1 would be met without moving.
+    tolerance = settings.tolerance * torch_oracle.lower_scale
+    settings = replace(settings, tolerance=max(tolerance, attainable(torch_oracle) * torch_oracle.lower_scale))
     if oracle.has_lower_rows:
         _only_auto(settings, "constraints")
         found = constrained(torch_oracle, x, start, settings)

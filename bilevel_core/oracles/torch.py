@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from typing import Any
 
 import numpy as np
 import torch
 
 from bilevel_core.errors import ModelError, UsageError
-from bilevel_core.oracles.base import NonFiniteError, Oracle, Rows, Vector
+from bilevel_core.oracles.base import NonFiniteError, Oracle, Rows, Vector, norm
 from bilevel_core.oracles.torch_curvature import TorchCurvature, does_not_depend
 from bilevel_core.oracles.torch_terms import Terms
 from bilevel_core.problems.torch import TorchProblem
@@ -40,6 +41,7 @@ class TorchOracle(Oracle):
         self.y_lower, self.y_upper = problem.y_bounds
         self.x_start = np.clip(problem.x0.double().cpu().numpy(), self.x_lower, self.x_upper)
         self.finite_differences = False
+        self._lower_scale: float | None = None
         self.terms = Terms(problem, seed, self.device, self.note)
         sizes = problem.sizes()
         self._upper_rows, self._lower_rows = sizes.upper_rows > 0, sizes.lower_rows > 0
@@ -53,6 +55,29 @@ class TorchOracle(Oracle):
     def is_random(self) -> bool:
         """Whether a level draws from torch's random state, so that values and optima are those of one draw."""
         return any(self.terms.is_random(level) for level in ("upper", "lower"))
+
+    @property
+    def lower_scale(self) -> float:
+        """Size of the lower gradient beside the starting point, at most 1: what tolerances on it are multiplied by, so
+        that an objective in small units is solved as far as one in large units.
+        """
+        if self._lower_scale is None:
+            before = self.counts.copy()
+            start = self.y_start()
+            try:
+                size = norm(self.lower_gradient(self.x_start, start + self.displacement(start))[1])
+            except NonFiniteError:
+                size = 1.0
+            self.counts.clear()
+            self.counts.update(before)
+            self._lower_scale = min(1.0, size) or 1.0
+        return self._lower_scale
+
+    def displacement(self, y: Vector) -> torch.Tensor:
+        """A random step of y's own size, at least 1 an entry; always the same."""
+        generator = torch.Generator().manual_seed(20_261)
+        step = torch.randn(self.ny, generator=generator, dtype=torch.float64)
+        return step.to(y) * max(1.0, norm(y) / math.sqrt(self.ny))
 
     # Vectors.
 

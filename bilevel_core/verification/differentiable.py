@@ -26,6 +26,7 @@ from bilevel_core.problems.torch import TorchProblem
 from bilevel_core.result import Certificate, Verdict
 
 STARTS = 3
+SMALL = 200
 """Random starts besides the point itself and the problem's start."""
 BESIDE = 1e-3
 """Relative distance of the start beside the point: no descent leaves a saddle that it starts at."""
@@ -127,7 +128,7 @@ def _resolved(
     near, fault = _solve(oracle, x, y, tol, deadline)
     if near is None:
         return Certificate(Verdict.UNVERIFIABLE, reason=f"The lower level could not be re-solved: {fault}", **known)
-    allowed = tol.gap * max(1.0, abs(lower))
+    allowed = _allowed(oracle, x, y, lower, tol)
     gap = lower - near.value
     known |= {"lower_gap": gap, "lower_value": near.value}
     if gap > allowed:
@@ -146,7 +147,7 @@ def _resolved(
     if abs(there - upper) > tol.objective * max(1.0, abs(upper)):
         reason = f"With the lower level solved further from y the leader's objective is {there:.6g}, not {upper:.6g}."
         return Certificate(Verdict.REFUTED, reason=reason, **known)
-    best, other, tried, unfinished = _elsewhere(oracle, x, near, tol, deadline)
+    best, other, tried, unfinished = _elsewhere(oracle, x, near, tol, allowed, deadline)
     known["response"] = "ties" if other else "unknown"
     if best < lower - allowed:
         known |= {"lower_gap": lower - best, "lower_value": best}
@@ -185,7 +186,7 @@ def _solve(
 
 
 def _elsewhere(
-    oracle: TorchOracle, x: np.ndarray, near: Response, tol: LocalTolerances, deadline: float
+    oracle: TorchOracle, x: np.ndarray, near: Response, tol: LocalTolerances, allowed: float, deadline: float
 ) -> tuple[float, bool, int, int]:
     """From other starts: the best value reached, whether an equally good other answer exists, how many searches met
     their tolerance, and how many did not.
@@ -206,23 +207,45 @@ def _elsewhere(
         # A lower value proves that y is not optimal, however the search ended; a constraint must hold for that.
         if _lower_violation(oracle, x, found.y) <= tol.feasibility:
             best = min(best, found.value)
-        if best < near.value - tol.gap * max(1.0, abs(near.value)):
+        if best < near.value - allowed:
             break
         if not found.converged:
             unfinished += 1
             continue
         tried += 1
-        alike = abs(found.value - near.value) <= tol.gap * max(1.0, abs(near.value))
+        alike = abs(found.value - near.value) <= allowed
         other = other or (alike and norm(found.y - near.y) > 1e-3 * max(1.0, norm(near.y)))
     return best, other, tried, unfinished
 
 
+def _allowed(oracle: TorchOracle, x: np.ndarray, y: torch.Tensor, lower: float, tol: LocalTolerances) -> float:
+    """How far above its optimal value the lower objective may be: relative to how much it varies around y, so that its
+    unit and a constant in it play no part; at least what rounding makes.
+    """
+    step = oracle.displacement(y)
+    try:
+        varies = max(abs(oracle.lower(x, y + step) - lower), abs(oracle.lower(x, y - step) - lower))
+    except NonFiniteError:
+        varies = math.inf
+    return max(tol.gap * min(max(1.0, abs(lower)), varies), 10.0 * oracle.precision * abs(lower))
+
+
 def _starts(oracle: TorchOracle, near: Response) -> Generator[torch.Tensor]:
-    """Beside the answer; the problem's own start; random ones around it."""
+    """Beside the answer; the problem's own start; random ones around it; of small levels also the answer's mirror image
+    and random ones further off.
+    """
     generator = torch.Generator().manual_seed(SEED)
     spread = max(1.0, norm(near.y) / math.sqrt(oracle.ny))
-    for k in range(STARTS + 2):
-        centre, width = (near.y, BESIDE * spread) if k == 0 else (oracle.y_start(), 0.0 if k == 1 else spread)
+    own = oracle.y_start()
+    places = [(near.y, BESIDE * spread), (own, 0.0), *[(own, spread)] * STARTS]
+    if oracle.ny <= SMALL:
+        places += [
+            (-near.y, BESIDE * spread),
+            (0.0 * own, 3.0 * spread),
+            (0.0 * own, 3.0 * spread),
+            (own, 10.0 * spread),
+        ]
+    for centre, width in places:
         start = centre + width * torch.randn(oracle.ny, generator=generator, dtype=torch.float64).to(centre)
         if oracle.has_lower_bounds:
             start = torch.clamp(start, oracle.from_numpy(oracle.y_lower), oracle.from_numpy(oracle.y_upper))

@@ -154,3 +154,37 @@ def test_a_draw_excuses_no_violation() -> None:
         problem.upper, problem.lower, torch.zeros(1, dtype=F64), torch.zeros(5, dtype=F64), y_bounds=(0.0, 1.0)
     )
     assert check_differentiable(bounded, torch.zeros(1), -torch.ones(5)).verdict is Verdict.REFUTED
+
+
+def _pair(upper: Any, lower: Any, x: float, y: float, **more: Any) -> bl.TorchProblem:
+    return bl.TorchProblem(
+        upper, lower, torch.tensor([x], dtype=torch.float64), torch.tensor([y], dtype=torch.float64), **more
+    )
+
+
+@pytest.mark.parametrize("solver", ["hypergradient", "auxiliary", "trust-region"])
+def test_the_other_well_is_found(solver: str) -> None:
+    """For x < 0 the follower's better well lies at y near -2, away from where it starts."""
+    problem = _pair(
+        lambda x, y: ((y - 1) ** 2 + (x + 0.5) ** 2).sum(),
+        lambda x, y: ((y**2 - 4) ** 2 - x * y).sum(),
+        -0.5,
+        2.0,
+        x_bounds=(-1.0, 1.0),
+    )
+    r = bl.solve(problem, solver)
+    assert r.certificate is not None
+    assert r.certificate.verdict == "unverifiable"
+    assert r.certificate.lower_gap == pytest.approx(2.126, abs=1e-2)
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("solver", ["hypergradient", "auxiliary", "trust-region"])
+def test_the_followers_unit_changes_nothing(solver: str, unit: float) -> None:
+    problem = _pair(lambda x, y: ((y - 1) ** 2).sum(), lambda x, y: unit * ((y - x) ** 2).sum(), 0.5, 0.0)
+    r = bl.solve(problem, solver)
+    assert r.x["x"] == pytest.approx(1.0, abs=1e-4)
+    assert r.certificate is not None
+    assert r.certificate.verdict == "verified"
+    off = bl.verify(problem, {"x": r.x["x"]}, {"y": r.y["y"] + 0.01})
+    assert off.verdict == "refuted"

@@ -353,6 +353,7 @@ def test_a_solve_ends_within_one_evaluation_of_the_time_limit(case: str, limit: 
     assert calls[0] - start > 12, "the limit must fall into the solve"
     problem, hurry, calls = counted(limit, **more)
     oracle = oracle_of(problem)
+    assert oracle.lower_scale == 1.0  # once a problem, by one evaluation
     calls[0] = 0
     found = respond(oracle, np.ones(1), None, LowerSettings(**settings, hurry=hurry))
     assert calls[0] <= limit + 1
