@@ -271,11 +271,12 @@ class TorchOracle(Oracle):
 
     def memory(self) -> dict[str, Any]:
         """See `Oracle.memory`."""
-        return self.terms.memory()
+        return {**self.terms.memory(), "lower_scale": self._lower_scale}
 
     def restore(self, memory: Any) -> None:
         """See `Oracle.restore`."""
         self.terms.restore(memory)
+        self._lower_scale = memory["lower_scale"]
 
 
 def _device(name: str) -> torch.device:
