@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from bilevel_core.errors import BackendError
 from bilevel_core.lower import LowerFailedError, LowerSettings, respond
 from bilevel_core.oracles import NonFiniteError, Oracle
 from bilevel_core.oracles.algebraic import AlgebraicOracle
@@ -50,7 +51,7 @@ def leap(
         if found is None or np.array_equal(found.x, candidate.x):
             return None, Claim.NONE if found is None else found.claim
         point = trial(oracle, 0.0, found.x, respond(oracle, found.x, found.y, lower))
-    except (LowerFailedError, NonFiniteError):
+    except (LowerFailedError, NonFiniteError, BackendError):
         return nothing
     least = BETTER * leader_scale(oracle, candidate.x, np.asarray(candidate.y, dtype=float))
     return (point if point.merit(weight) < merit - least else None), Claim.NONE

@@ -15,6 +15,7 @@ import numpy as np
 
 from bilevel_core.backends.face import natural_scale
 from bilevel_core.backends.scip import Scip
+from bilevel_core.errors import BackendError
 from bilevel_core.problems.base import AlgebraicProblem, Group, Residuals
 from bilevel_core.program import BilevelProgram, Function, Level, Row, Variable, append_columns, linear, total
 from bilevel_core.result import Claim, Termination
@@ -130,7 +131,10 @@ def solve(
     remaining = context.remaining()
     inner = RunContext(time_limit=PATIENCE if remaining is None else min(PATIENCE, remaining), seed=context.seed)
     stated = _Stated(replace(model, leader=replace(model.leader, objective=_unit(model.leader.objective, width))))
-    result = method.run(stated, inner)
+    try:
+        result = method.run(stated, inner)
+    except BackendError:
+        return ModelAnswer(Termination.ERROR)  # a smaller region makes an easier model
     if result.termination is Termination.STOPPED_BY_USER:
         raise KeyboardInterrupt
     oracle.counts["nodes"] += result.counts.get("nodes", 0)

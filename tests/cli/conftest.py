@@ -113,3 +113,12 @@ def run(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
     """Call the command in a process of its own, with real streams."""
     command = [sys.executable, "-m", "bilevel_cli", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **more)
+
+
+HEEDING = (
+    "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "runpy.run_module('bilevel_cli', run_name='__main__', alter_sys=True)"
+)
+"""What `python -c` runs for a command that is to be interrupted: whoever starts the tests in the background has their
+children ignore interrupts.
+"""

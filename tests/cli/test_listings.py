@@ -15,7 +15,7 @@ import pytest
 
 import bilevel_core
 
-from .conftest import MODEL, Call, run
+from .conftest import HEEDING, MODEL, Call, run
 
 HEAVY = ("torch", "cvxpy", "pyomo", "scipy", "numpy", "highspy", "pyscipopt", "casadi")
 
@@ -279,7 +279,7 @@ def test_an_interrupt_while_a_file_runs(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(
         "import sys, time\nprint('ready', file=sys.stderr, flush=True)\ntime.sleep(60)\n" + MODEL
     )
-    command = [sys.executable, "-m", "bilevel_cli", "solve", "slow.py"]
+    command = [sys.executable, "-c", HEEDING, "solve", "slow.py"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         while "ready" not in process.stderr.readline():

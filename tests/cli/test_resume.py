@@ -16,7 +16,7 @@ import pytest
 import bilevel_core as bl
 from bilevel_core.plugins.registry import get_registry
 
-from .conftest import Call, Outcome, run
+from .conftest import HEEDING, Call, Outcome, run
 
 PLUGIN = """
     import os
@@ -180,7 +180,7 @@ def test_killed_and_resumed(whole: dict[str, Any], cli: Call) -> None:
 
 @pytest.mark.parametrize("out", [True, False])
 def test_interrupted_and_resumed(whole: dict[str, Any], cli: Call, out: bool) -> None:
-    command = [sys.executable, "-m", "bilevel_cli", *SOLVE, *OFTEN, "-f", "jsonl"]
+    command = [sys.executable, "-c", HEEDING, *SOLVE, *OFTEN, "-f", "jsonl"]
     command += ["--out", "kept"] if out else []
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
