@@ -114,7 +114,6 @@ class Oracle(ABC):
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.notes: list[str] = []
-        self._kinds: dict[str, str] = {}
 
     # Vectors of y's kind.
 
@@ -237,12 +236,10 @@ class Oracle(ABC):
         """Draw anew what is random in the problem; without randomness there is nothing to do."""
         return
 
-    def note(self, text: str, kind: str = "") -> None:
-        """Add a sentence for the result's message, once; of a kind only the last is kept."""
-        if kind and kind in self._kinds and self._kinds[kind] in self.notes:
-            self.notes.remove(self._kinds[kind])
-        if kind:
-            self._kinds[kind] = text
+    def note(self, text: str, stem: str = "") -> None:
+        """Add a sentence for the result's message, once. With a stem it replaces those that begin with the stem."""
+        if stem:
+            self.notes[:] = [note for note in self.notes if not note.startswith(stem)]
         if text not in self.notes:
             self.notes.append(text)
 

@@ -28,6 +28,7 @@ from bilevel_core.solvers.auxiliary_search import Line, Trial, bracketed, breakp
 from bilevel_core.solvers.auxiliary_state import AuxiliaryState
 from bilevel_core.solvers.base import Accepted, Refused
 from bilevel_core.solvers.descent import (
+    LOOSE,
     NO_MINIMUM,
     RANDOM,
     SOLVED,
@@ -147,7 +148,7 @@ class Auxiliary(DescentSolver):
 
     def _at(self, oracle: Oracle, state: AuxiliaryState, point: Trial) -> AuxiliaryState:
         if not point.response.converged:
-            oracle.note("Not every lower-level solve met its tolerance; the last: " + point.response.message, "lower")
+            oracle.note(LOOSE + point.response.message, LOOSE)
         return replace(
             state,
             candidate=Candidate(point.x, point.response.y, point.objective, point.violation),

@@ -31,6 +31,7 @@ NO_MINIMUM = (
     "At the end the follower's answer is no strict minimum with a Hessian that can be solved with, so that nothing is "
     "claimed of the point: the follower may have kinks, many answers, or a saddle there."
 )
+LOOSE = "Not every lower-level solve met its tolerance; the last: "
 RANDOM = "A level draws random numbers: what holds for one draw is not claimed of the problem."
 LOOSEST_LOWER, LOOSEST_LINEAR = 1e-5, 1e-3
 """Tolerances of lower-level and linear solves that are never exceeded, however far the method is from its end."""

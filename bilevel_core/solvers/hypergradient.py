@@ -21,6 +21,7 @@ from bilevel_core.result import Claim, Termination
 from bilevel_core.run import RunContext
 from bilevel_core.solvers.base import Accepted, Refused
 from bilevel_core.solvers.descent import (
+    LOOSE,
     NO_MINIMUM,
     RANDOM,
     SOLVED,
@@ -163,7 +164,7 @@ class HypergradientDescent(DescentSolver):
         self, oracle: Oracle, state: DescentState, x: np.ndarray, response: Response, found: Hypergradient
     ) -> DescentState:
         if not response.converged:
-            oracle.note("Not every lower-level solve met its tolerance; the last: " + response.message, "lower")
+            oracle.note(LOOSE + response.message, LOOSE)
         size = float(np.linalg.norm(projected(x, found.value, oracle.x_lower, oracle.x_upper)))
         figures = {"hypergradient_norm": size, "lower_residual": response.residual, "residual": found.residual}
         return replace(

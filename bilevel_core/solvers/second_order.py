@@ -88,7 +88,7 @@ def stationary_claim(
 
 def is_random(oracle: Oracle) -> bool:
     """Whether an objective draws random numbers, so that a point is stationary for one draw only."""
-    return bool(getattr(oracle, "is_random", False))
+    return oracle.is_random
 
 
 def lower_is_minimum(oracle: Oracle, x: np.ndarray, response: Response) -> bool | None:

@@ -388,3 +388,16 @@ def test_records_hold_the_checkpoint(tmp_path: Path) -> None:
     assert read(tmp_path / "run" / "checkpoint").entry("solver") == "FakeSolver"
     lines = (tmp_path / "run" / "events.jsonl").read_text().splitlines()
     assert [json.loads(line)["iteration"] for line in lines if '"iteration"}' not in line][-1] == 4
+
+
+def test_a_note_replaces_those_with_its_stem_also_after_a_checkpoint() -> None:
+    """What was noted is all that is kept: a resumed run goes on from the sentences alone."""
+    fakes: Any = importlib.import_module("tests.core.fake_iterative")
+    first, resumed = (fakes.FakeOracle(fakes.FakeProblem()) for _ in range(2))
+    first.note("Worst so far: 3.", "Worst so far:")
+    first.note("Something else.")
+    resumed.notes[:] = first.notes
+    for oracle in (first, resumed):
+        oracle.note("Worst so far: 2.", "Worst so far:")
+        oracle.note("Something else.")
+        assert oracle.notes == ["Something else.", "Worst so far: 2."]
