@@ -15,6 +15,7 @@ from functools import cached_property
 import numpy as np
 
 from bilevel_core.program.function import Function
+from bilevel_core.program.residuals import Residuals
 
 INF = math.inf
 
@@ -132,23 +133,11 @@ class Program:
 
     def violation(self, values: np.ndarray) -> float:
         """The largest violation of bounds, rows, integrality, pairs, sets and indicators; of rows relative to scale."""
-        worst = 0.0
-        for i, c in enumerate(self.columns):
-            scale = max(1.0, abs(values[i]))
-            worst = max(worst, (c.lower - values[i]) / scale, (values[i] - c.upper) / scale)
-            if c.integer:
-                worst = max(worst, abs(values[i] - round(values[i])))
-        for row in self.rows:
-            v = row.violation(values)
-            worst = max(worst, INF if math.isnan(v) else v / row.function.scale(values))
-        for i, j in self.complementarities:
-            worst = max(worst, min(abs(values[i]), abs(values[j])))
-        for group in self.sos1:
-            worst = max(worst, sorted((abs(values[i]) for i in group), reverse=True)[1] if len(group) > 1 else 0.0)
-        for z, value, k in self.indicators:
-            if round(values[z]) == value:
-                worst = max(worst, values[k])
-        return worst
+        return self._residuals.largest(values)
+
+    @cached_property
+    def _residuals(self) -> Residuals:
+        return Residuals(self)
 
     def text(self) -> str:
         """The program written out, for people and for tests."""

@@ -57,7 +57,8 @@ def derive_bounds(
         A bound without proof is infinite and marked unproven.
     """
     ranges = _Ranges(_relaxed(high_point), out_of_time)
-    chosen = [m for m in conditions.multipliers if pairs is None or (m.column, m.slack_column) in pairs]
+    asked = None if pairs is None else set(pairs)
+    chosen = [m for m in conditions.multipliers if asked is None or (m.column, m.slack_column) in asked]
     wanted = {m.column for m in chosen}
     dual = _multiplier_bounds(system, conditions, ranges, out_of_time, wanted)
     out: list[PairBounds] = []
@@ -174,7 +175,7 @@ def interval(f: Function, program: Program) -> tuple[float, float]:
     if f.nonlinear is not None:
         return -math.inf, math.inf
     low = high = f.constant
-    box = [(c.lower, c.upper) for c in program.columns]
+    box = {i: (program.columns[i].lower, program.columns[i].upper) for i in f.columns}
     for i, c in f.linear.items():
         ends = (c * box[i][0], c * box[i][1])
         low, high = low + min(ends), high + max(ends)
@@ -218,18 +219,23 @@ def _multiplier_bounds(
 
 def _blocks(rows: list[Row], dual_columns: set[int]) -> list[list[Row]]:
     """Stationarity rows that share no multiplier fall apart: bases are enumerated in each part alone."""
-    parts: list[tuple[set[int], list[Row]]] = []
-    for row in rows:
-        touched, members = set(row.function.columns & dual_columns), [row]
-        rest: list[tuple[set[int], list[Row]]] = []
-        for columns, others in parts:
-            if columns & touched:
-                touched |= columns
-                members = others + members
-            else:
-                rest.append((columns, others))
-        parts = [*rest, (touched, members)]
-    return [members for columns, members in parts if columns]
+    block = list(range(len(rows)))
+
+    def root(k: int) -> int:
+        while block[k] != k:
+            block[k] = block[block[k]]
+            k = block[k]
+        return k
+
+    first: dict[int, int] = {}
+    for k, row in enumerate(rows):
+        for column in row.function.columns & dual_columns:
+            block[root(k)] = root(first.setdefault(column, k))
+    members: dict[int, list[Row]] = {}
+    for k, row in enumerate(rows):
+        if not row.function.columns.isdisjoint(dual_columns):
+            members.setdefault(root(k), []).append(row)
+    return list(members.values())
 
 
 def _block_bounds(

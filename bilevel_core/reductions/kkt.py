@@ -144,9 +144,13 @@ class _Builder:
             stationarity[i].append(slope.scaled(lift))
 
         def lagrangian(multiplier: int, f: Function, sign: float) -> None:
-            for i in own:
-                if i in f.columns:
-                    stationarity[i].append(f.partial(i).times(linear({multiplier: sign})))
+            if f.degree <= 1:
+                for i, c in f.linear.items():
+                    if i in own_set:
+                        stationarity[i].append(linear({multiplier: sign * c}))
+                return
+            for i in sorted(own_set & f.columns):
+                stationarity[i].append(f.partial(i).times(linear({multiplier: sign})))
 
         # By row: the multipliers and how much of the dual value each is worth.
         worth: dict[int, dict[int, float]] = {}
