@@ -33,13 +33,13 @@ from bilevel_core.solvers.descent import (
     RANDOM,
     SOLVED,
     DescentSolver,
-    Memory,
     option,
     projected,
     refused,
     runaway,
 )
 from bilevel_core.solvers.iterative import FEASIBLE, Candidate, CutShortError, Stop
+from bilevel_core.solvers.limited_memory import Memory
 from bilevel_core.solvers.second_order import is_random, local_evidence, lower_is_minimum
 from bilevel_core.solvers.used_options import AUXILIARY, Only
 from bilevel_core.traits import Traits
@@ -185,7 +185,7 @@ class Auxiliary(DescentSolver):
             return self._settled(oracle, state, system, context, regular=True, exact=True)
         assert state.memory is not None
         memory = Memory.empty(oracle.nx) if state.plain else state.memory
-        d_x = self._direction(steep, gradient, memory)
+        d_x = self._direction(oracle, candidate.x, steep, gradient, memory)
         moved = system.follow(d_x)
         line = self._line(oracle, state, d_x, moved.v, context)
         scaled = self.norm in ("auto", "quasi-newton") and len(memory.steps) > 0
@@ -197,12 +197,14 @@ class Auxiliary(DescentSolver):
             return replace(state, plain=True)
         return self._stuck(oracle, state, size, context)
 
-    def _direction(self, steep: np.ndarray, gradient: np.ndarray, memory: Memory) -> np.ndarray:
+    def _direction(
+        self, oracle: Oracle, x: np.ndarray, steep: np.ndarray, gradient: np.ndarray, memory: Memory
+    ) -> np.ndarray:
         if self.norm == "inf":
             return -np.sign(steep) * (np.abs(steep) > 1e-3 * np.abs(steep).max())
         if self.norm == "2":
             return -steep / np.linalg.norm(steep)
-        d_x = memory.direction(gradient, (steep != 0.0).astype(float))
+        d_x = memory.direction(x, gradient, oracle.x_lower, oracle.x_upper)
         return d_x if float(d_x @ gradient) < 0.0 else -steep / np.linalg.norm(steep)
 
     def _line(self, oracle: Oracle, state: AuxiliaryState, d_x: np.ndarray, d_y: Any, context: RunContext) -> Line:
@@ -283,7 +285,7 @@ class Auxiliary(DescentSolver):
             return None
         # Near a stationary point the program's tolerances hide its direction. On a smooth piece two linear solves give
         # the same one.
-        d_x = self._direction(steep, gradient, memory)
+        d_x = self._direction(oracle, x, steep, gradient, memory)
         line = self._line(oracle, state, d_x, system.follow(d_x).v, context)
         return self._corrected(line, 1.0, value, float(gradient @ d_x))
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from bilevel_core.lower import Response
-from bilevel_core.solvers.descent import Memory
 from bilevel_core.solvers.iterative import State
+from bilevel_core.solvers.limited_memory import Memory
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What the solvers that descend along hypergradients share: their options, and a limited-memory curvature estimate."""
+"""What the solvers that descend along hypergradients share: their options, and when they end."""
 
 from __future__ import annotations
 
@@ -158,59 +158,3 @@ def projected(x: np.ndarray, gradient: np.ndarray, lower: np.ndarray, upper: np.
     """The gradient without the components that push against a bound that x lies on."""
     pushes = ((x <= lower) & (gradient > 0.0)) | ((x >= upper) & (gradient < 0.0))
     return np.where(pushes, 0.0, gradient)
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Steps and gradient changes, newest last, shapes (k, nx): the curvature estimate of limited-memory BFGS.
-
-    Source: Nocedal and Wright (2006), algorithm 7.4, with the usual scaling of the initial matrix.
-    """
-
-    steps: np.ndarray
-    changes: np.ndarray
-
-    @classmethod
-    def empty(cls, n: int) -> Memory:
-        """No pairs yet."""
-        return cls(np.zeros((0, n)), np.zeros((0, n)))
-
-    def updated(self, step: np.ndarray, change: np.ndarray, most: int) -> Memory:
-        """With one pair more, if it has positive curvature; the oldest drops out."""
-        if not float(step @ change) > 1e-10 * float(np.linalg.norm(step) * np.linalg.norm(change)):
-            return self
-        steps = np.vstack([self.steps, step])[-most:]
-        return Memory(steps, np.vstack([self.changes, change])[-most:])
-
-    def direction(self, gradient: np.ndarray, free: np.ndarray) -> np.ndarray:
-        """-B^-1 g over the free variables, zero elsewhere; without pairs, -g shortened to length 1 at most."""
-        pairs = [
-            (s, c, float(s @ c))
-            for s, c in zip(self.steps * free, self.changes * free, strict=True)
-            if float(s @ c) > 1e-14 * float(np.linalg.norm(s) * np.linalg.norm(c)) > 0.0
-        ]
-        q = gradient * free
-        if not pairs:
-            return -q / max(1.0, float(np.linalg.norm(q)))
-        alphas: list[float] = []
-        for s, c, sc in reversed(pairs):
-            alphas.append(float(s @ q) / sc)
-            q = q - alphas[-1] * c
-        _, c, sc = pairs[-1]
-        q = q * (sc / float(c @ c))
-        for (s, c, sc), alpha in zip(pairs, reversed(alphas), strict=True):
-            q = q + (alpha - float(c @ q) / sc) * s
-        return -q
-
-    def matrix(self, initial: float) -> np.ndarray:
-        """B itself, dense, shape (nx, nx). ``initial`` scales the identity where there is no pair."""
-        n = self.steps.shape[1]
-        scale = initial
-        if len(self.steps):
-            s, c = self.steps[-1], self.changes[-1]
-            scale = float(c @ c) / float(s @ c)
-        b = scale * np.eye(n)
-        for s, c in zip(self.steps, self.changes, strict=True):
-            bs = b @ s
-            b = b - np.outer(bs, bs) / float(s @ bs) + np.outer(c, c) / float(s @ c)
-        return 0.5 * (b + b.T)

@@ -26,13 +26,13 @@ from bilevel_core.solvers.descent import (
     RANDOM,
     SOLVED,
     DescentSolver,
-    Memory,
     option,
     projected,
     refused,
     runaway,
 )
 from bilevel_core.solvers.iterative import Candidate, CutShortError, State, Stop
+from bilevel_core.solvers.limited_memory import Memory
 from bilevel_core.solvers.second_order import is_random, local_evidence, lower_is_minimum
 from bilevel_core.solvers.used_options import HYPERGRADIENT, Only
 from bilevel_core.traits import Traits
@@ -228,12 +228,11 @@ class HypergradientDescent(DescentSolver):
         assert state.memory is not None
         x, g = state.candidate.x, state.gradient
         low, high = oracle.x_lower, oracle.x_upper
-        free = (projected(x, g, low, high) != 0.0).astype(float)
         memory = Memory.empty(oracle.nx) if state.plain else state.memory
-        direction = memory.direction(g, free)
+        direction = memory.direction(x, g, low, high)
         if not float(direction @ g) < 0.0:
             memory = Memory.empty(oracle.nx)
-            direction = memory.direction(g, free)
+            direction = memory.direction(x, g, low, high)
         new = self._search(oracle, replace(state, memory=memory), direction, context)
         if new is not None:
             return new
@@ -264,8 +263,10 @@ class HypergradientDescent(DescentSolver):
     ) -> DescentState | None:
         assert state.candidate is not None
         assert state.response is not None
+        assert state.memory is not None
         x, value, slope = state.candidate.x, state.candidate.objective, float(direction @ state.gradient)
         length, shortest, longest = 1.0, 0.0, np.inf
+        furthest = max(1.0, _room(x, direction, oracle.x_lower, oracle.x_upper))
         best: DescentState | None = None
         for _ in range(TRIALS):
             if context.expired or context.stopped:
@@ -283,16 +284,21 @@ class HypergradientDescent(DescentSolver):
                     flatter = self._accepted(oracle, state, new_x, response, found)
                     if flatter.figures["hypergradient_norm"] <= 0.9 * state.figures["hypergradient_norm"]:
                         return flatter
+                if -length * slope <= oracle.precision * max(1.0, abs(value)):
+                    return best  # A shorter step changes the objective by less than rounding.
                 longest = length
                 guess = 0.25 * length if upper is None else _parabola(length, upper - value, slope)
                 length = guess if shortest == 0.0 else 0.5 * (shortest + longest)
                 continue
             found = self._gradient(oracle, new_x, response, state.adjoint, _looseness(state))
             best = self._accepted(oracle, state, new_x, response, found)
-            if float(found.value @ direction) >= CURVATURE * slope or not np.array_equal(new_x, x + length * direction):
+            turned = float(found.value @ direction) - slope
+            # The first pair is for the scale of the next direction: any positive curvature gives one.
+            enough = 0.0 if not len(state.memory.steps) else (CURVATURE - 1.0) * slope
+            if turned > enough or length >= furthest:
                 return best
             shortest = length
-            length = 2.0 * length if longest == np.inf else 0.5 * (shortest + longest)
+            length = min(2.0 * length, furthest) if longest == np.inf else 0.5 * (shortest + longest)
         return best
 
     @staticmethod
@@ -353,7 +359,7 @@ class HypergradientDescent(DescentSolver):
 
 def _looseness(state: DescentState) -> float:
     """The norm that tolerances may follow; 0 for the tightest."""
-    return 0.0 if state.tight else state.figures["hypergradient_norm"]
+    return 0.0 if state.tight or state.iteration == 0 else state.figures["hypergradient_norm"]
 
 
 def _value(oracle: Oracle, x: np.ndarray, response: Response) -> float | None:
@@ -361,6 +367,13 @@ def _value(oracle: Oracle, x: np.ndarray, response: Response) -> float | None:
         return oracle.upper(x, response.y)
     except NonFiniteError:
         return None
+
+
+def _room(x: np.ndarray, direction: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> float:
+    """The longest step along a direction within the bounds; infinity where there is none."""
+    moves = direction != 0.0
+    ends = np.where(direction > 0.0, upper - x, lower - x)[moves]
+    return float((ends / direction[moves]).min(initial=np.inf))
 
 
 def _parabola(length: float, rise: float, slope: float) -> float:
