@@ -13,7 +13,7 @@ from bilevel_core.problems.base import AlgebraicProblem, Group, Residuals
 from bilevel_core.problems.mps_auxiliary import Auxiliary, parse_auxiliary, resolve
 from bilevel_core.problems.mps_file import LinearFile, Source, open_text
 from bilevel_core.problems.mps_interdiction import expand
-from bilevel_core.problems.mps_lp import parse_lp
+from bilevel_core.problems.mps_lp import check_all_used, parse_lp
 from bilevel_core.problems.mps_parse import parse_mps
 from bilevel_core.program import BilevelProgram, Level, Row, Variable, linear
 
@@ -155,7 +155,8 @@ def load(path: Path, *, aux: str = "") -> MpsProblem:
 
 
 def _assemble(found: Auxiliary, source: Source) -> MpsProblem:
-    file = parse_lp(source) if _stem(source.path, (".lp", ".lp.gz")) is not None else parse_mps(source)
+    is_lp = _stem(source.path, (".lp", ".lp.gz")) is not None
+    file = parse_lp(source) if is_lp else parse_mps(source)
     name = found.name or file.name or _name(source.path)
     if found.interdiction:
         whole = expand(found, file)
@@ -163,6 +164,8 @@ def _assemble(found: Auxiliary, source: Source) -> MpsProblem:
     columns, rows = resolve(found, file)
     if not columns:
         raise found.source.fault(0, "the follower has no columns: this is no bilevel problem.")
+    if is_lp:
+        check_all_used(source, file, columns)
     return MpsProblem(file, columns, rows, found.costs, maximise=found.maximise, name=name)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from bilevel_core.problems.mps_file import Fault, as_bound, as_number, nearest
+from bilevel_core.problems.mps_file import Fault, as_bound, as_number, bounded, crossing, nearest
 from bilevel_core.program import INF, Variable
 
 WITH_VALUE = ("UP", "LO", "FX", "LI", "UI")
@@ -71,13 +71,11 @@ class Bounds:
                 out.append(Variable(name, 0.0, 1.0 if integer else INF, integer))
                 continue
             low, high = self._lower.get(j, 0.0), self._upper.get(j, INF)
-            lower, upper = low, high
-            if integer:
-                lower = float(math.ceil(low - 1e-9)) if math.isfinite(low) else low
-                upper = float(math.floor(high + 1e-9)) if math.isfinite(high) else high
-            if lower > upper:
-                raise Fault(max(given.values()), _crossing(name, low, high, stated=j in self._lower))
-            out.append(Variable(name, lower, upper, integer))
+            column = bounded(name, low, high, integer=integer)
+            if column.lower > column.upper:
+                implied = low > high and j not in self._lower
+                raise Fault(max(given.values()), _below_zero(name, high) if implied else crossing(name, low, high))
+            out.append(column)
         return tuple(out)
 
     def _named(self, fields: Sequence[str], kind: str, line: int, *, fixed: bool) -> tuple[str, str, str]:
@@ -85,7 +83,7 @@ class Bounds:
         owner = name = text = ""
         if fixed or len(fields) == 4:
             owner, name, text = (*fields[1:4], "", "", "")[:3]
-        elif len(fields) == 3 and kind in WITH_VALUE:
+        elif len(fields) == 3 and kind in WITH_VALUE and fields[2] not in self._columns:
             name, text = fields[1:]
         elif len(fields) == 3 and (fields[2] in self._columns or fields[1] not in self._columns):
             owner, name = fields[1:]
@@ -110,11 +108,7 @@ class Bounds:
         return value
 
 
-def _crossing(name: str, lower: float, upper: float, *, stated: bool) -> str:
-    if lower <= upper:
-        return f"there is no integer between the bounds {lower:g} and {upper:g} of {name!r}."
-    if stated:
-        return f"the lower bound {lower:g} of {name!r} lies above the upper one, {upper:g}."
+def _below_zero(name: str, upper: float) -> str:
     return (
         f"the upper bound {upper:g} of {name!r} lies below 0, the lower bound where none is given. Some readers drop "
         "that lower bound and some keep it: state it, with MI for none or LO for a number."

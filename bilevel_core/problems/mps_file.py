@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import gzip
 import math
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,7 @@ def open_text(path: Path, what: str) -> Source:
             content = gzip.decompress(content)
     except FileNotFoundError:
         raise UsageError(f"There is no {what} {str(path)!r}.") from None
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UsageError(f"The {what} {str(path)!r} cannot be read: {error}.") from error
     if b"\0" in content:
         raise UsageError(f"The {what} {str(path)!r} holds binary data, not text.")
@@ -81,6 +82,21 @@ def as_number(text: str) -> float | None:
 def as_bound(value: float) -> float:
     """A bound or a side; from `HUGE` on there is none."""
     return value if abs(value) < HUGE else math.copysign(INF, value)
+
+
+def bounded(name: str, lower: float, upper: float, *, integer: bool) -> Variable:
+    """A column with its bounds; those of an integer are rounded inwards, and may then cross."""
+    if integer:
+        lower = float(math.ceil(lower - 1e-9)) if math.isfinite(lower) else lower
+        upper = float(math.floor(upper + 1e-9)) if math.isfinite(upper) else upper
+    return Variable(name, lower, upper, integer)
+
+
+def crossing(name: str, lower: float, upper: float) -> str:
+    """What is wrong with the bounds of a column that has no value between them."""
+    if lower <= upper:
+        return f"there is no integer between the bounds {lower:g} and {upper:g} of {name!r}."
+    return f"the lower bound {lower:g} of {name!r} lies above the upper one, {upper:g}."
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bilevel_core.errors import MissingError
-from bilevel_core.problems.mps_file import LinearFile, Source, as_bound
+from bilevel_core.problems.mps_file import LinearFile, Source, as_bound, bounded, crossing, nearest
 from bilevel_core.program import Variable
 
 
@@ -33,10 +34,10 @@ def parse_lp(source: Source) -> LinearFile:
     for name, lower, upper, kind in zip(lp.col_names_, lp.col_lower_, lp.col_upper_, kinds, strict=True):
         if kind not in (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger):
             raise source.fault(0, f"column {name!r} is semi-continuous: state it with a binary column.")
-        if lower > upper:
-            raise source.fault(0, f"the lower bound {lower:g} of {name!r} lies above the upper one, {upper:g}.")
-        integer = kind == highspy.HighsVarType.kInteger
-        columns.append(Variable(name, as_bound(float(lower)), as_bound(float(upper)), integer))
+        low, high = as_bound(float(lower)), as_bound(float(upper))
+        columns.append(bounded(name, low, high, integer=kind == highspy.HighsVarType.kInteger))
+        if columns[-1].lower > columns[-1].upper:
+            raise source.fault(0, crossing(name, low, high))
     matrix = lp.a_matrix_
     starts = np.array(matrix.start_, dtype=int)
     major = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
@@ -55,8 +56,21 @@ def parse_lp(source: Source) -> LinearFile:
         entry_rows=minor if by_column else major,
         entry_columns=major if by_column else minor,
         entry_values=np.array(matrix.value_, dtype=float)[: len(major)],
-        dropped={str(lp.objective_name_): "is the objective"},
+        dropped={},
     )
+
+
+def check_all_used(source: Source, file: LinearFile, follower: Collection[int]) -> None:
+    """HiGHS takes a wrong name in the bounds for another variable, without a word: this finds it.
+
+    Raises:
+        UsageError: a column that is not the follower's and occurs nowhere.
+    """
+    used = {*follower, *file.entry_columns.tolist(), *np.flatnonzero(file.costs).tolist()}
+    for j, column in enumerate(file.columns):
+        if j not in used:
+            hint = nearest(column.name, [c.name for k, c in enumerate(file.columns) if k in used])
+            raise source.fault(0, f"{column.name!r} occurs in no row and in no objective: is its name right?{hint}")
 
 
 def _read(source: Source) -> Any:
@@ -65,8 +79,14 @@ def _read(source: Source) -> Any:
         import highspy
     except ImportError as error:
         raise MissingError("LP files are read by HiGHS. Install it with: pip install highspy") from error
-    highs = highspy.Highs()
-    highs.setOptionValue("log_to_console", False)
+
+    class Quiet(highspy.Highs):
+        # Called while the object is made, before HiGHS prints its name and version.
+        def enableCallbacks(self) -> Any:
+            self.setOptionValue("log_to_console", False)
+            return super().enableCallbacks()
+
+    highs: Any = Quiet()
     with tempfile.TemporaryDirectory() as folder:
         # HiGHS goes by the suffix, and does not unpack every file.
         path, log = Path(folder, "file.lp"), Path(folder, "log")

@@ -41,15 +41,18 @@ def parse_mps(source: Source) -> LinearFile:
             linear program; bounds that cross; a file without its last line ``ENDATA``.
     """
     faults: list[tuple[int, Fault]] = []
-    for fixed in (False, True):
-        parser = _Parser(source, fixed=fixed)
+    for by_columns in (False, True):
+        parser = _Parser(source, fixed=by_columns)
         try:
             return parser.run()
         except Fault as fault:
             faults.append((parser.line, fault))
-    # Which of the two formats was meant shows in how far it was understood.
-    (_, fault) = faults[1] if faults[1][0] > faults[0][0] else faults[0]
-    raise source.fault(fault.line, fault.text)
+    (free_end, free), (fixed_end, fixed) = faults
+    if fixed_end <= free_end:
+        raise source.fault(free.line, free.text)
+    # Which of the two formats was meant shows in how far it was understood, but not for certain.
+    other = f"by the columns of fixed format; in free format line {free.line}: {free.text}"
+    raise source.fault(fixed.line, f"{fixed.text} ({other})")
 
 
 class _Parser:
