@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from bilevel_core.errors import UsageError
+from bilevel_core.problems.mps_parse import KEYWORDS
 
 WIDTH = 8
 """Most characters of a name in fixed format."""
@@ -16,8 +17,9 @@ NUMBER_WIDTH = 12
 def fitting_names(names: Sequence[str], letter: str, *, fixed: bool) -> list[str]:
     """The names themselves where they can be written; else names of their kind that can.
 
-    In free format only blanks must go, and a leading ``@`` or ``*``. In fixed format, once one name is too long all
-    become a letter and their number, as in ``C0000012``: that is easier to read than a mixture.
+    In free format only blanks must go, a leading ``@`` or ``*``, and names that are names of sections. In fixed format,
+    once one name is too long all become a letter and their number, as in ``C0000012``: that is easier to read than a
+    mixture.
     """
     if fixed and any(not n or len(n) > WIDTH or not n.isascii() or n != _plain(n) for n in names):
         return [f"{letter}{k:07d}" for k in range(len(names))]
@@ -39,7 +41,7 @@ def fitting_names(names: Sequence[str], letter: str, *, fixed: bool) -> list[str
 def _plain(name: str) -> str:
     """A name without what a reader would take for an end, a keyword or a comment."""
     text = "".join("_" if c.isspace() or not c.isprintable() else c for c in name)
-    return text if text and text[0] not in "@*" else "_" + text
+    return "_" + text if not text or text[0] in "@*" or text.upper() in KEYWORDS else text
 
 
 def number_text(value: float, what: str, *, fixed: bool) -> str:
