@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from bilevel_core.errors import UsageError
 from bilevel_core.problems.mps_parse import KEYWORDS
@@ -17,19 +17,21 @@ NUMBER_WIDTH = 12
 def fitting_names(names: Sequence[str], letter: str, *, fixed: bool) -> list[str]:
     """The names themselves where they can be written; else names of their kind that can.
 
-    In free format only blanks must go, a leading ``@`` or ``*``, and names that are names of sections. In fixed format,
-    once one name is too long all become a letter and their number, as in ``C0000012``: that is easier to read than a
-    mixture.
+    In free format only blanks must go, a leading ``@`` or ``*``, and words that HiGHS 1.16.0 misreads as names. In fixed
+    format, once one name is too long all become a letter and their number, as in ``C0000012``: that is easier to read
+    than a mixture. ``letter`` is C for columns and R for rows.
     """
-    if fixed and any(not n or len(n) > WIDTH or not n.isascii() or n != _plain(n) for n in names):
+    # A column that begins a line like a section, or has the name of the set of bounds; a row that has that of the sides.
+    reserved = (*KEYWORDS, "BND") if letter == "C" else ("RHS",)
+    if fixed and any(not n or len(n) > WIDTH or not n.isascii() or n != _plain(n, reserved) for n in names):
         return [f"{letter}{k:07d}" for k in range(len(names))]
-    taken = {n for n in names if n == _plain(n)}
+    taken = {n for n in names if n == _plain(n, reserved)}
     if len(taken) == len(names):
         return list(names)
     out: list[str] = []
     used: set[str] = set()
     for name in names:
-        wanted = plain = _plain(name)
+        wanted = plain = _plain(name, reserved)
         k = 2
         while wanted in used or (wanted in taken and wanted != name):
             wanted, k = f"{plain}_{k}", k + 1
@@ -38,10 +40,10 @@ def fitting_names(names: Sequence[str], letter: str, *, fixed: bool) -> list[str
     return out
 
 
-def _plain(name: str) -> str:
+def _plain(name: str, reserved: Collection[str]) -> str:
     """A name without what a reader would take for an end, a keyword or a comment."""
     text = "".join("_" if c.isspace() or not c.isprintable() else c for c in name)
-    return "_" + text if not text or text[0] in "@*" or text.upper() in KEYWORDS else text
+    return "_" + text if not text or text[0] in "@*" or text.upper() in reserved else text
 
 
 def number_text(value: float, what: str, *, fixed: bool) -> str:

@@ -27,7 +27,7 @@ _BEYOND = {
     **dict.fromkeys(("LAZYCONS", "USERCUTS"), "lazy constraints"),
 }
 KEYWORDS = frozenset((*_SECTIONS, *_BEYOND, *_SENSES, "MARKER"))
-"""HiGHS 1.16.0 takes these for the beginnings of sections also where a column of this name begins a line."""
+"""Words of the format. HiGHS 1.16.0 takes some for a section also where a column of this name begins a line."""
 _FIXED_FIELDS = ((1, 3), (4, 12), (14, 22), (24, 36), (39, 47), (49, 61))
 """First column and the one after the last, counted from 0."""
 

@@ -309,7 +309,7 @@ def programs(draw: st.DrawFn, names_of: st.SearchStrategy[str] = NAMES) -> Bilev
     return BilevelProgram(tuple(columns), leader, (follower,), name=draw(NAMES))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(program=programs(), dialect=st.sampled_from(["names", "indices"]))
 def test_random_programs_come_back(tmp_path: Path, program: BilevelProgram, dialect: Any) -> None:
     path = tmp_path / "a.mps"
@@ -332,7 +332,9 @@ def test_random_programs_come_back(tmp_path: Path, program: BilevelProgram, dial
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(program=programs(st.sampled_from(["x", "y", "NAME", "RHS", "a b", "follower.y[1,2]", "longer_than_eight"])))
+@given(
+    program=programs(st.sampled_from(["x", "y", "NAME", "RHS", "BND", "a b", "follower.y[1,2]", "longer_than_eight"]))
+)
 def test_highs_reads_what_is_written(tmp_path: Path, program: BilevelProgram) -> None:
     path = tmp_path / "a.mps"
     bl.write_mps(Stated(program), path)
