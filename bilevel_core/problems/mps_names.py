@@ -18,8 +18,8 @@ def fitting_names(names: Sequence[str], letter: str, *, fixed: bool) -> list[str
     """The names themselves where they can be written; else names of their kind that can.
 
     In free format only blanks must go, a leading ``@`` or ``*``, and words that HiGHS 1.16.0 misreads as names. In
-    fixed format, once one name is too long all become a letter and their number, as in ``C0000012``: that is easier to read
-    than a mixture. ``letter`` is C for columns and R for rows.
+    fixed format, once one name is too long all become a letter and their number, as in ``C0000012``: that is easier to
+    read than a mixture. ``letter`` is C for columns and R for rows.
     """
     # A column like a section, or like the set of bounds; a row like the set of sides.
     reserved = (*KEYWORDS, "BND") if letter == "C" else ("RHS",)
