@@ -63,7 +63,7 @@ def expand(found: Auxiliary, file: LinearFile) -> Expanded:
         file,
         columns=(*takes, *file.columns),
         costs=np.concatenate([np.zeros(n), costs if found.maximise else -costs]),
-        constant=-file.constant,
+        constant=file.constant if file.maximise else -file.constant,
         maximise=False,
         rows=(_free(BUDGET, file.rows), *file.rows, *(_free(x.name, file.rows) for x in takes)),
         lower=np.concatenate([[-INF], file.lower, np.full(n, -INF)]),

@@ -98,6 +98,15 @@ def test_interdiction(tmp_path: Path) -> None:
     for aux in (KNAPSACK_AUX, KNAPSACK_AUX.replace("LC 2", "LC 0").replace("LC 3", "LC 1")):
         path.with_suffix(".aux").write_text(aux)
         assert bl.read_mps(path).program().text() == KNAPSACK_TEXT
+    # The same follower, stated as maximising, with a constant that the leader's objective then has as it is.
+    maximising = KNAPSACK_MPS.replace("ROWS", "OBJSENSE MAX\nROWS", 1).replace("COST -", "COST ")
+    path.write_text(maximising.replace(" RHS ROOM 5", " RHS ROOM 5 COST -3"))
+    path.with_suffix(".aux").write_text(KNAPSACK_AUX.replace("LO -", "LO ").replace("OS 1", "OS -1"))
+    text = KNAPSACK_TEXT.replace("8 y2", "8 y2 + 3", 1).replace(
+        "follower: minimise", "follower: minimise (user: maximise)"
+    )
+    assert bl.read_mps(path).program().text() == text
+    path.write_text(KNAPSACK_MPS)
     # The order of LC is that of LO, and not that of IC.
     swapped = KNAPSACK_AUX.replace("LC 2\nLC 3", "LC 3\nLC 2").replace("LO -7\nLO -8", "LO -8\nLO -7")
     path.with_suffix(".aux").write_text(swapped)
