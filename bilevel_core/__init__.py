@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from bilevel_core.plugins.specs import KnownOptimum, ProblemSpec, SolverSpec
     from bilevel_core.problems.base import AlgebraicProblem, Problem
     from bilevel_core.problems.cvxpy import CvxpyProblem
+    from bilevel_core.problems.nested import Answer, Call, NestedProblem, Row, TableProblem
     from bilevel_core.problems.pyomo import Follower, PyomoProblem
     from bilevel_core.problems.torch import TorchProblem
     from bilevel_core.result import Certificate, Claim, Result, Status, Termination, Verdict
     from bilevel_core.run.context import Event, RunContext
+    from bilevel_core.sampling.space import Categorical, Condition, Continuous, Integer, Space
     from bilevel_core.solvers.base import Accepted, Refused, Solver
     from bilevel_core.traits import Traits
 
@@ -46,6 +48,16 @@ _LAZY = {
     "Problem": "bilevel_core.problems.base",
     "AlgebraicProblem": "bilevel_core.problems.base",
     "CvxpyProblem": "bilevel_core.problems.cvxpy",
+    "NestedProblem": "bilevel_core.problems.nested",
+    "TableProblem": "bilevel_core.problems.nested",
+    "Answer": "bilevel_core.problems.nested",
+    "Call": "bilevel_core.problems.nested",
+    "Row": "bilevel_core.problems.nested",
+    "Space": "bilevel_core.sampling.space",
+    "Continuous": "bilevel_core.sampling.space",
+    "Integer": "bilevel_core.sampling.space",
+    "Categorical": "bilevel_core.sampling.space",
+    "Condition": "bilevel_core.sampling.space",
     "Follower": "bilevel_core.problems.pyomo",
     "PyomoProblem": "bilevel_core.problems.pyomo",
     "TorchProblem": "bilevel_core.problems.torch",
@@ -69,27 +81,37 @@ __all__ = [
     "HOOK_API",
     "Accepted",
     "AlgebraicProblem",
+    "Answer",
     "BackendError",
     "BilevelError",
+    "Call",
+    "Categorical",
     "Certificate",
     "Claim",
     "Classification",
+    "Condition",
+    "Continuous",
     "CvxpyProblem",
     "Event",
     "Follower",
+    "Integer",
     "KnownOptimum",
     "MissingError",
     "ModelError",
+    "NestedProblem",
     "Problem",
     "ProblemSpec",
     "PyomoProblem",
     "Refused",
     "RefusedError",
     "Result",
+    "Row",
     "RunContext",
     "Solver",
     "SolverSpec",
+    "Space",
     "Status",
+    "TableProblem",
     "Termination",
     "TorchProblem",
     "Traits",

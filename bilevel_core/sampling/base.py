@@ -132,6 +132,11 @@ class Sampler(ABC):
         return self._over or (not self.pending and self._exhausted())
 
     @property
+    def parents(self) -> frozenset[int]:
+        """Trials whose answers later ones may start from."""
+        return frozenset()
+
+    @property
     def figures(self) -> Mapping[str, float]:
         """Numbers for the log of events."""
         return {}

@@ -46,13 +46,12 @@ class BayesSampler(Sampler):
         self._optuna: Any = optuna
         self._model, self._initial = model, initial
         with _quiet(optuna):
-            self._study: Any = optuna.create_study(sampler=self._sampler(0))
+            self._study: Any = optuna.create_study(sampler=self._sampler())
         self._trials: dict[int, Any] = {}
         self._worst = 0.0
 
-    def _sampler(self, index: int) -> Any:
-        """A sampler for one proposal: what it proposes depends on its seed and on what is known, on nothing else."""
-        seed = int(self.rng(index).integers(2**31))
+    def _sampler(self) -> Any:
+        seed = int(self.rng(0).integers(2**31))
         samplers = self._optuna.samplers
         if self._model == "gp":
             return samplers.GPSampler(
@@ -92,7 +91,6 @@ class BayesSampler(Sampler):
         return self.trial(new)
 
     def _ask(self) -> np.ndarray:
-        self._study.sampler = self._sampler(self.asked)
         self._trials[self.asked] = trial = self._study.ask()
         point = np.full(len(self.space), math.nan)
         for k, v in enumerate(self.space.variables):

@@ -13,7 +13,7 @@ from bilevel_core.errors import MissingError, UsageError
 from bilevel_core.sampling.base import Score, Sampler, Trial
 from bilevel_core.sampling.space import Categorical, Key, Space
 
-STALE = 50
+STALE = 1
 """Generations without a new point, after which a random one is tried."""
 
 

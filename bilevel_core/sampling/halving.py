@@ -123,6 +123,14 @@ class HalvingSampler(Sampler):
         )
 
     @property
+    def parents(self) -> frozenset[int]:
+        """See `Sampler.parents`."""
+        if self._rung is None or self._rung.budget >= 1.0 and not self._rung.waiting:
+            return frozenset()
+        waiting = {parent for _, parent in self._rung.waiting if parent is not None}
+        return frozenset(waiting | {trial.index for _, trial in self._rung.told})
+
+    @property
     def figures(self) -> dict[str, float]:
         """See `Sampler.figures`."""
         return {"bracket": float(self._bracket)}

@@ -1,0 +1,257 @@
+"""Where trials are solved: here, or through an executor by a reference to the problem. One place for retries, devices,
+and workers that die.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import sys
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
+from dataclasses import dataclass, replace
+from typing import Any
+
+from bilevel_core.errors import BilevelError, MissingError, UsageError
+from bilevel_core.lower import LowerFailedError
+from bilevel_core.oracles import NonFiniteError
+from bilevel_core.plugins.registry import get_registry
+from bilevel_core.problems.base import Problem, as_problem
+from bilevel_core.run.executors import SerialExecutor
+from bilevel_core.run.options import read
+from bilevel_core.solvers.iterative import CutShortError
+from bilevel_core.solvers.sample_task import Evaluation, EvaluationSettings, Outcome, Task, make_evaluation
+
+KEPT = 4
+"""How many problems a worker keeps at hand."""
+TRIES = 2
+"""How often a task is sent whose worker dies."""
+POLL = 0.2
+"""Seconds between looks at the time while workers are busy."""
+
+_here = os.getpid()
+_lock = threading.Lock()
+_evaluations: OrderedDict[str, Evaluation] = OrderedDict()
+
+
+@dataclass(frozen=True)
+class Reference:
+    """How another process gets the problem.
+
+    Attributes:
+        name, parameters: a registered name, and what its function is called with; "" where there is none.
+        payload: the pickled problem, where there is no name.
+        settings: how its lower level is solved.
+        seed: of the run.
+    """
+
+    name: str
+    parameters: Mapping[str, Any]
+    payload: bytes
+    settings: EvaluationSettings
+    seed: int
+
+    @property
+    def digest(self) -> str:
+        """What tells two references apart."""
+        parts = (self.name, sorted(self.parameters.items()), self.payload, self.settings, self.seed)
+        return hashlib.sha256(pickle.dumps(parts)).hexdigest()
+
+    def build(self) -> Evaluation:
+        """The evaluation, made anew.
+
+        Raises:
+            UsageError: the problem cannot be rebuilt here.
+        """
+        if self.name:
+            factory = get_registry().find("problems", self.name).load()
+            given = read(factory, self.parameters, kind="parameter", owner=f"problem {self.name!r}")
+            return make_evaluation(as_problem(factory(**given)), self.settings, self.seed)
+        try:
+            problem = pickle.loads(self.payload)
+        except Exception as error:
+            raise UsageError(
+                f"The problem cannot be rebuilt in another process: {type(error).__name__}: {error}. Define it in a "
+                "module that can be imported there, or leave the executor out."
+            ) from error
+        return make_evaluation(problem, self.settings, self.seed)
+
+
+def reference_to(problem: Problem, settings: EvaluationSettings, seed: int) -> Reference:
+    """A reference by name where the problem has one, else the problem itself.
+
+    Raises:
+        UsageError: it cannot be pickled.
+    """
+    if problem.reference is not None:
+        name, parameters = problem.reference
+        return Reference(name, parameters, b"", settings, seed)
+    try:
+        payload = pickle.dumps(problem)
+    except Exception as error:
+        raise UsageError(
+            f"The problem cannot be sent to other processes: it cannot be pickled ({type(error).__name__}: {error}). "
+            "Leave the executor out, or define the problem's functions at the top of a module."
+        ) from error
+    return Reference("", {}, payload, settings, seed)
+
+
+def solve_task(reference: Reference, digest: str, task: Task) -> Outcome:
+    """The task, in a worker: build or find the problem, and solve its lower level at one point.
+
+    Raises:
+        UsageError, MissingError: the problem cannot be built; the same for every task.
+    """
+    with _lock:
+        evaluation = _evaluations.get(digest)
+    if evaluation is None:
+        _one_thread()
+        evaluation = reference.build()
+    with _lock:
+        _evaluations[digest] = evaluation
+        _evaluations.move_to_end(digest)
+        while len(_evaluations) > KEPT:
+            _evaluations.popitem(last=False)
+
+    def hurry() -> bool:
+        if task.deadline is not None and time.time() > task.deadline:
+            raise CutShortError("The time is over.")
+        return False
+
+    return attempt(evaluation, task, hurry)
+
+
+def attempt(evaluation: Evaluation, task: Task, hurry: Callable[[], bool]) -> Outcome:
+    """Evaluate, and make an outcome of whatever goes wrong at this one point.
+
+    Raises:
+        UsageError, MissingError: what is wrong with the request as a whole.
+        KeyboardInterrupt: from the user.
+    """
+    try:
+        return evaluation.evaluate(task, hurry)
+    except CutShortError:
+        return Outcome(task.index, task.point, cut=True)
+    except (LowerFailedError, NonFiniteError) as error:
+        return Outcome(task.index, task.point, cost=task.budget, counts={"lower_solves": 1}, message=str(error))
+    except (UsageError, MissingError):
+        raise
+    except Exception as error:  # noqa: BLE001 - a user's function may raise anything at some x
+        text = str(error) if isinstance(error, BilevelError) else f"{type(error).__name__}: {error}"
+        return Outcome(task.index, task.point, cost=task.budget, message=text, failed=True)
+
+
+def _one_thread() -> None:
+    """One thread for numerical libraries in a worker process; in the run's own process nothing is changed."""
+    if os.getpid() == _here and not _is_worker():
+        return
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
+
+
+def _is_worker() -> bool:
+    return os.environ.get("OMP_NUM_THREADS") == "1"
+
+
+class Post:
+    """Trials on their way.
+
+    Args:
+        evaluation: the problem here; used where there is no executor.
+        problem: the same, to be sent.
+        settings: how its lower level is solved.
+        seed: of the run.
+        executor: where tasks go; None for here.
+        devices: to hand out, one a task; empty for the run's own.
+        hurry: asked by a solve that runs here.
+    """
+
+    def __init__(
+        self,
+        evaluation: Evaluation,
+        problem: Problem,
+        settings: EvaluationSettings,
+        seed: int,
+        executor: Executor | None,
+        devices: tuple[str, ...],
+        hurry: Callable[[], bool],
+    ) -> None:
+        self.evaluation = evaluation
+        self._executor = None if isinstance(executor, SerialExecutor) else executor
+        self._hurry = hurry
+        self._reference = reference_to(problem, settings, seed) if self._executor is not None else None
+        self._digest = "" if self._reference is None else self._reference.digest
+        self._waiting: list[Task] = []
+        self._futures: dict[Future[Outcome], tuple[Task, int]] = {}
+        self._load = dict.fromkeys(devices, 0)
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is on its way."""
+        return bool(self._waiting or self._futures)
+
+    def send(self, task: Task, tries: int = 1) -> None:
+        """Put a trial on its way."""
+        if self._load and not task.device:
+            device = min(self._load, key=lambda d: self._load[d])
+            self._load[device] += 1
+            task = replace(task, device=device)
+        if self._executor is None or self._reference is None:
+            self._waiting.append(task)
+            return
+        try:
+            future = self._executor.submit(solve_task, self._reference, self._digest, task)
+        except BrokenExecutor as error:
+            raise MissingError(f"The executor is broken: {error}") from error
+        self._futures[future] = (task, tries)
+
+    def receive(self, patience: float | None) -> list[Outcome]:
+        """The outcomes that have come in; here, that of the oldest trial.
+
+        Args:
+            patience: seconds to wait for one at most; None to wait as long as it takes.
+
+        Raises:
+            UsageError, MissingError: as the tasks raise them.
+        """
+        if self._waiting:
+            task = self._waiting.pop(0)
+            return [self._back(task, attempt(self.evaluation, task, self._hurry))]
+        done, _ = wait(self._futures, POLL if patience is None else min(POLL, patience), FIRST_COMPLETED)
+        found: list[Outcome] = []
+        for future in sorted(done, key=lambda f: self._futures[f][0].index):
+            task, tries = self._futures.pop(future)
+            try:
+                found.append(self._back(task, future.result()))
+            except BrokenExecutor as error:
+                if tries < TRIES:
+                    self.send(task, tries + 1)
+                else:
+                    text = f"Its worker died {TRIES} times: {error}"
+                    found.append(
+                        self._back(task, Outcome(task.index, task.point, cost=task.budget, message=text, failed=True))
+                    )
+            except CancelledError:
+                continue
+        return found
+
+    def close(self) -> list[Outcome]:
+        """Cancel what has not begun, and take what is done already."""
+        for future in self._futures:
+            future.cancel()
+        found = [
+            f.result() for f in self._futures if f.done() and not f.cancelled() and f.exception() is None
+        ]
+        self._futures.clear()
+        self._waiting.clear()
+        return found
+
+    def _back(self, task: Task, outcome: Outcome) -> Outcome:
+        if task.device in self._load:
+            self._load[task.device] -= 1
+        return outcome

@@ -1,0 +1,108 @@
+"""Points of differentiable problems: the lower level is solved by `respond`, every time from the same memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from bilevel_core.errors import UsageError
+from bilevel_core.lower import respond
+from bilevel_core.oracles import make_oracle
+from bilevel_core.problems.base import Problem
+from bilevel_core.result import Values
+from bilevel_core.sampling import Continuous, Score, Space
+from bilevel_core.solvers.sample_task import Evaluation, EvaluationSettings, Outcome, Task
+from bilevel_core.solvers.violation import leader_violation
+
+
+class TorchEvaluation(Evaluation):
+    """See `Evaluation`.
+
+    Raises:
+        UsageError: an upper variable without finite bounds, and no box.
+    """
+
+    budgeted = True
+
+    def __init__(self, problem: Problem, settings: EvaluationSettings, seed: int) -> None:
+        self.settings = settings
+        self.problem: Any = problem
+        self._oracles: dict[str, Any] = {}
+        self._seed = seed
+        self.oracle: Any = self.on("")
+        # Found out once: every task begins with it.
+        _ = self.oracle.lower_scale
+        self._fresh = self.oracle.memory()
+        lower, upper = box(self.oracle.x_lower, self.oracle.x_upper, self.oracle.x_start, settings.box)
+        names = [problem_name(problem, k) for k in range(self.oracle.nx)]
+        for name, low, high in zip(names, lower, upper, strict=True):
+            if not np.isfinite([low, high]).all():
+                raise UsageError(no_bounds(name))
+        self.space = Space(tuple(Continuous(n, a, b) for n, a, b in zip(names, lower, upper, strict=True)))
+
+    def on(self, device: str) -> Any:
+        """The oracle on a device; "" for the run's."""
+        if device not in self._oracles:
+            self._oracles[device] = make_oracle(self.problem, seed=self._seed, device=device or self.settings.device)
+        return self._oracles[device]
+
+    def start(self) -> np.ndarray:
+        """See `Evaluation.start`."""
+        return np.array(self.oracle.x_start, dtype=float)
+
+    def evaluate(self, task: Task, hurry: Callable[[], bool]) -> Outcome:
+        """See `Evaluation.evaluate`."""
+        oracle = self.on(task.device)
+        oracle.restore(self._fresh)
+        oracle.terms.seed = task.seed
+        oracle.counts.clear()
+        start = None if task.start is None else oracle.from_numpy(task.start)
+        found = respond(oracle, task.point, start, self.settings.lower_settings(task.budget, hurry))
+        upper = oracle.upper(task.point, found.y)
+        violation = leader_violation(oracle, task.point, found.y)
+        return Outcome(
+            task.index,
+            task.point,
+            Score((upper,), violation, value=found.value),
+            y=oracle.to_numpy(found.y),
+            memory=(oracle.memory(), task.seed),
+            user=upper,
+            cost=task.budget,
+            counts=dict(oracle.counts),
+        )
+
+    def assess(self, point: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+        """See `Evaluation.assess`."""
+        vector = self.oracle.from_numpy(y)
+        return self.oracle.upper(point, vector), leader_violation(self.oracle, point, vector)
+
+    def result(self, outcome: Outcome) -> tuple[Values, Values, float, float | tuple[float, ...]]:
+        """See `Evaluation.result`."""
+        memory, seed = outcome.memory
+        self.oracle.restore(memory)
+        self.oracle.terms.seed = seed
+        y = self.oracle.from_numpy(outcome.y)
+        return (*self.oracle.point(outcome.point, y), *self.oracle.objectives(outcome.point, y))
+
+
+def problem_name(problem: Any, k: int) -> str:
+    """What to call the k-th upper variable."""
+    return str(problem.x_layout.locate(k))
+
+
+def box(lower: np.ndarray, upper: np.ndarray, centre: np.ndarray, half: float) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds with a region around ``centre`` in place of missing ones; unchanged where ``half`` is 0."""
+    if half == 0.0:
+        return lower, upper
+    middle = np.clip(np.where(np.isfinite(centre), centre, 0.0), lower, upper)
+    return np.where(np.isfinite(lower), lower, middle - half), np.where(np.isfinite(upper), upper, middle + half)
+
+
+def no_bounds(name: str) -> str:
+    """What to say of a variable that cannot be sampled."""
+    return (
+        f"The leader's variable {name!r} has no finite bounds, and sampling needs a region to search: bound it, or give "
+        "box, the half-width of a region around the starting point."
+    )
