@@ -85,7 +85,11 @@ def build_solver(
             raise RefusedError(
                 f"No installed solver takes this problem ({traits.label}): {reasons}."
                 + (f" It needs {needs}." if needs else "")
-                + (f" Only when asked for by name, and proving nothing, these try: {', '.join(asked)}." if asked else "")
+                + (
+                    f" Only when asked for by name, and proving nothing, these try: {', '.join(asked)}."
+                    if asked
+                    else ""
+                )
             )
         name = found.chosen
     factory = registry.find("solvers", name).load()

@@ -39,7 +39,7 @@ class DaskExecutor(Executor):
         self._own = client is None
         if client is None:
             if not address:
-                self._cluster = LocalCluster(threads_per_worker=1, dashboard_address=None, silence_logs=logging.ERROR)
+                self._cluster = LocalCluster(threads_per_worker=1, dashboard_address="", silence_logs=logging.ERROR)
             try:
                 client = Client(self._cluster or address, timeout=SECONDS, set_as_default=False)
             except (OSError, ValueError) as error:

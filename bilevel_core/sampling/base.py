@@ -188,7 +188,9 @@ class Sampler(ABC):
                 return point
         if not self.space.finite:
             return None
-        rest = [p for p in self.space.enumerate(1) if self.space.key(p) not in self.seen] if self.space.size < 1e6 else []
+        rest = (
+            [p for p in self.space.enumerate(1) if self.space.key(p) not in self.seen] if self.space.size < 1e6 else []
+        )
         if rest:
             return rest[int(rng.integers(len(rest)))]
         for _ in range(10_000 if self.space.size >= 1e6 else 0):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
+from collections.abc import Generator
 from typing import Any
 
 import numpy as np
 
 from bilevel_core.errors import MissingError
-from bilevel_core.sampling.base import Score, Sampler, Trial
+from bilevel_core.sampling.base import Sampler, Score, Trial
 from bilevel_core.sampling.space import Categorical, Continuous, Space
 
 
@@ -30,9 +32,7 @@ class BayesSampler(Sampler):
         MissingError: Optuna is not installed, or for ``gp`` torch.
     """
 
-    def __init__(
-        self, space: Space, seed: int, model: str, initial: int, starts: tuple[np.ndarray, ...] = ()
-    ) -> None:
+    def __init__(self, space: Space, seed: int, model: str, initial: int, starts: tuple[np.ndarray, ...] = ()) -> None:
         super().__init__(space, seed, starts)
         try:
             import optuna
@@ -98,8 +98,10 @@ class BayesSampler(Sampler):
                 continue
             if isinstance(v, Categorical):
                 # By position: choices may be of any kind, and Optuna keeps only some.
-                point[k] = trial.suggest_int(f"{v.name}#", 0, 0) if len(v.choices) == 1 else v.choices.index(
-                    trial.suggest_categorical(v.name, v.choices)
+                point[k] = (
+                    trial.suggest_int(f"{v.name}#", 0, 0)
+                    if len(v.choices) == 1
+                    else v.choices.index(trial.suggest_categorical(v.name, v.choices))
                 )
             elif isinstance(v, Continuous):
                 point[k] = trial.suggest_float(v.name, v.lower, v.upper, log=v.log and v.lower < v.upper)
@@ -123,20 +125,14 @@ def _violation(trial: Any) -> tuple[float, ...]:
     return (float(trial.user_attrs.get("violation", 0.0)),)
 
 
-class _quiet(warnings.catch_warnings):  # noqa: N801 - used like the function that it extends
+@contextlib.contextmanager
+def _quiet(optuna: Any) -> Generator[None]:
     """Without Optuna's log lines, and its warnings that parts of it are experimental."""
-
-    def __init__(self, optuna: Any) -> None:
-        super().__init__()
-        self._logging = optuna.logging
-
-    def __enter__(self) -> Any:
-        found = super().__enter__()
-        warnings.simplefilter("ignore")
-        self._before = self._logging.get_verbosity()
-        self._logging.set_verbosity(self._logging.ERROR)
-        return found
-
-    def __exit__(self, *error: Any) -> None:
-        self._logging.set_verbosity(self._before)
-        super().__exit__(*error)
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        optuna.logging.set_verbosity(before)

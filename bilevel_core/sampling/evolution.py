@@ -6,7 +6,7 @@ from collections import deque
 
 import numpy as np
 
-from bilevel_core.sampling.base import Score, Sampler, Trial
+from bilevel_core.sampling.base import Sampler, Score, Trial
 from bilevel_core.sampling.space import Categorical, Space
 
 

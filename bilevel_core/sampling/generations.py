@@ -1,4 +1,4 @@
-"""Samplers that think in generations: CMA-ES, and NSGA-II for several objectives, by the libraries that do them best."""
+"""Samplers that think in generations: CMA-ES, and NSGA-II for several objectives, by the libraries for them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bilevel_core.errors import MissingError, UsageError
-from bilevel_core.sampling.base import Score, Sampler, Trial
+from bilevel_core.sampling.base import Sampler, Score, Trial
 from bilevel_core.sampling.space import Categorical, Key, Space
 
 STALE = 1
@@ -100,7 +100,7 @@ class CmaSampler(GenerationSampler):
     def _generation(self) -> list[np.ndarray]:
         if self._es is None or self._es.stop(ignore_list=("ftarget", "maxfevals", "timeout")):
             self._es = self._new()
-        return [np.clip(np.asarray(v, dtype=float), 0.0, 1.0) for v in self._ask()]
+        return [np.clip(np.asarray(v, dtype=float), 0.0, 1.0)[: len(self.space)] for v in self._ask()]
 
     def _ask(self) -> list[Any]:
         self._raw = list(self._es.ask())
@@ -174,14 +174,14 @@ class NsgaSampler(GenerationSampler):
             from pymoo.problems.static import StaticProblem
             from pymoo.termination import get_termination
         except ImportError as error:
-            raise MissingError(
-                "sample.nsga2 needs pymoo. Install it with: pip install 'bilevel[sampling]'"
-            ) from error
+            raise MissingError("sample.nsga2 needs pymoo. Install it with: pip install 'bilevel[sampling]'") from error
         self._static, self._evaluator = StaticProblem, Evaluator
         self._objectives = objectives
         self._problem: Any = Problem(n_var=len(space), n_obj=objectives, n_ieq_constr=1, xl=0.0, xu=1.0)
         self._algorithm: Any = NSGA2(pop_size=population)
-        self._algorithm.setup(self._problem, termination=get_termination("n_gen", 10**9), seed=seed % 2**32, verbose=False)
+        self._algorithm.setup(
+            self._problem, termination=get_termination("n_gen", 10**9), seed=seed % 2**32, verbose=False
+        )
         self._members: Any = None
 
     def _generation(self) -> list[np.ndarray]:
@@ -199,7 +199,9 @@ class NsgaSampler(GenerationSampler):
         # No answer counts as a violation beyond all others.
         finite = [s.violation for s in scores if math.isfinite(s.violation)]
         none = 10.0 * max(1.0, max(finite, default=1.0))
-        rows = np.array([[0.0 if s.feasible else (s.violation if math.isfinite(s.violation) else none)] for s in scores])
+        rows = np.array(
+            [[0.0 if s.feasible else (s.violation if math.isfinite(s.violation) else none)] for s in scores]
+        )
         self._evaluator().eval(self._static(self._problem, F=values, G=rows), self._members)
         self._algorithm.tell(infills=self._members)
 

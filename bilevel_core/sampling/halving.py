@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bilevel_core.sampling.base import Score, Sampler, Trial
+from bilevel_core.sampling.base import Sampler, Score, Trial
 from bilevel_core.sampling.space import Space
 
 
@@ -31,8 +31,8 @@ class _Rung:
 class HalvingSampler(Sampler):
     """Brackets of successive halving, each promoted trial going on from its own last answer.
 
-    A bracket starts ``n`` random points with the budget ``eta**-s``; the best ``1/eta`` of them go on with ``eta`` times
-    as much, until the full budget. ``halving`` repeats the bracket with the smallest first budget; ``hyperband`` goes
+    A bracket starts random points with the budget ``eta**-s``; the best ``1/eta`` of them go on with ``eta`` times as
+    much, until the full budget. ``halving`` repeats the bracket with the smallest first budget; ``hyperband`` goes
     through all of them, since a small budget may mislead.
 
     Good at: lower levels that are trained, where a part of the training says much. Bad at: lower levels that say
@@ -118,14 +118,12 @@ class HalvingSampler(Sampler):
             return
         ranked = sorted(rung.told, key=lambda t: (t[0], t[1].index))
         kept = [t for rank, t in ranked if rank[0] < 2][: max(1, len(ranked) // self._eta)]
-        self._rung = (
-            _Rung(min(1.0, rung.budget * self._eta), [(t.point, t.index) for t in kept]) if kept else None
-        )
+        self._rung = _Rung(min(1.0, rung.budget * self._eta), [(t.point, t.index) for t in kept]) if kept else None
 
     @property
     def parents(self) -> frozenset[int]:
         """See `Sampler.parents`."""
-        if self._rung is None or self._rung.budget >= 1.0 and not self._rung.waiting:
+        if self._rung is None or (self._rung.budget >= 1.0 and not self._rung.waiting):
             return frozenset()
         waiting = {parent for _, parent in self._rung.waiting if parent is not None}
         return frozenset(waiting | {trial.index for _, trial in self._rung.told})

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from bilevel_core.sampling.base import Score, Sampler, Trial
+from bilevel_core.sampling.base import Sampler, Score, Trial
 from bilevel_core.sampling.space import Continuous, Integer, Space, levels
 
 
@@ -89,7 +89,9 @@ class LocalSampler(Sampler):
                 found.append(self.space.mutate(point, rng, self._step, only=k))
                 continue
             others = (
-                [point[k] - 1.0, point[k] + 1.0] if isinstance(v, Integer) else [float(c) for c in range(len(v.choices))]
+                [point[k] - 1.0, point[k] + 1.0]
+                if isinstance(v, Integer)
+                else [float(c) for c in range(len(v.choices))]
             )
             low, high = (v.lower, v.upper) if isinstance(v, Integer) else (0, len(v.choices) - 1)
             for value in others:

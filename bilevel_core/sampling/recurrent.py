@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from bilevel_core.errors import MissingError, UsageError
-from bilevel_core.sampling.base import Score, Sampler, Trial
+from bilevel_core.sampling.base import Sampler, Score, Trial
 from bilevel_core.sampling.reinforce import reward_of, values_of
 from bilevel_core.sampling.space import Space
 
@@ -43,13 +43,15 @@ class RecurrentSampler(Sampler):
         for v, size in zip(space.variables, sizes, strict=True):
             if size is None:
                 raise UsageError(
-                    f"The recurrent controller takes choices and short ranges of integers, and {v.name!r} is neither: use "
-                    "controller=factorised."
+                    f"The recurrent controller takes choices and short ranges of integers, and {v.name!r} is neither: "
+                    "use controller=factorised."
                 )
         try:
             import torch
         except ImportError as error:
-            raise MissingError("controller=recurrent needs torch: install it, or take controller=factorised.") from error
+            raise MissingError(
+                "controller=recurrent needs torch: install it, or take controller=factorised."
+            ) from error
         self._torch: Any = torch
         self._sizes = [n for n in sizes if n is not None]
         self._memory, self._entropy = memory, entropy

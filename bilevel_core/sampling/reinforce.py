@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from bilevel_core.sampling.base import Score, Sampler, Trial
+from bilevel_core.sampling.base import Sampler, Score, Trial
 from bilevel_core.sampling.space import Continuous, Integer, Space
 
 CHOICES = 64

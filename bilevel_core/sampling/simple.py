@@ -64,5 +64,3 @@ class SobolSampler(Sampler):
             self._block = list(self._engine.random_base2(power))
             self._drawn += len(self._block)
         return self.trial(self.space.from_unit(self._block.pop(0)[: len(self.space)]))
-
-

@@ -154,9 +154,7 @@ class Space:
 
     def values(self, point: np.ndarray) -> dict[str, Any]:
         """The active variables' values by name: floats, ints, and the choices themselves."""
-        return {
-            name: self._value(k, point[k]) for k, name in enumerate(self.names) if not math.isnan(point[k])
-        }
+        return {name: self._value(k, point[k]) for k, name in enumerate(self.names) if not math.isnan(point[k])}
 
     def point(self, values: Mapping[str, Any]) -> np.ndarray:
         """The reverse of `values`.
@@ -242,7 +240,9 @@ class Space:
 
     def random_raw(self, rng: np.random.Generator) -> np.ndarray:
         """A random value for every variable, whether active or not."""
-        return np.array([_from_unit(v, float(t)) for v, t in zip(self.variables, rng.uniform(size=len(self)), strict=True)])
+        return np.array(
+            [_from_unit(v, float(t)) for v, t in zip(self.variables, rng.uniform(size=len(self)), strict=True)]
+        )
 
     def _value(self, k: int, value: float) -> Any:
         v = self.variables[k]
@@ -281,10 +281,8 @@ def _from_unit(v: Variable, t: float) -> float:
     low, high = _range(v)
     if isinstance(v, Continuous):
         if v.log:
-            value = math.exp(math.log(low) + t * (math.log(high) - math.log(low)))
-        else:
-            value = low + t * (high - low)
-        return min(max(value, low), high)
+            return min(max(math.exp(math.log(low) + t * (math.log(high) - math.log(low))), low), high)
+        return min(max(low + t * (high - low), low), high)
     return min(low + math.floor(t * (high - low + 1.0)), high)
 
 

@@ -25,7 +25,9 @@ from bilevel_core.traits import Traits
 
 
 def _trained(solver: Any, form: str | None) -> bool | None:
-    return None if form is None else form == "differentiable" and solver.lower_method not in ("auto", "lbfgs", "newton-cg")
+    return (
+        None if form is None else form == "differentiable" and solver.lower_method not in ("auto", "lbfgs", "newton-cg")
+    )
 
 
 SHARED: tuple[Only, ...] = (
@@ -48,11 +50,13 @@ class SamplingSolver(Solver):
     patience: int = option(0, "stop after so many trials without a better point; 0 for never")
     parallel: int = option(0, "trials in flight; 0 for as many as the executor has workers")
     order: Literal["index", "arrival"] = option(
-        "index", "in which order the sampler learns of outcomes: index: the same run on any machine; arrival: as they come"
+        "index",
+        "in which order the sampler learns of outcomes: index: the same run on any machine; arrival: as they come",
     )
     box: float = option(0.0, "half-width of the region searched where the leader's variables have no bounds; 0 refuses")
     lower: Literal["auto", "local", "global"] = option(
-        "auto", "how followers are solved; auto: globally if they have integers; at the end the best points' ones always"
+        "auto",
+        "how followers are solved; auto: globally if they have integers; at the end the best points' ones always",
     )
     lower_method: str = option("auto", "method of differentiable lower levels: auto, lbfgs, newton-cg, adam, ...")
     lower_tolerance: float = option(1e-8, "gradient norm at which such a solve ends")
@@ -96,7 +100,9 @@ class SamplingSolver(Solver):
         if traits.form not in ("algebraic", "differentiable", "nested"):
             return Refused(f"there is no way to solve the lower level of {traits.form} problems at fixed x")
         if traits.game:
-            return Refused("the followers play a Nash game, whose equilibria at fixed x are no minimum of a function", "kkt")
+            return Refused(
+                "the followers play a Nash game, whose equilibria at fixed x are no minimum of a function", "kkt"
+            )
         if not traits.upper_variables:
             return Refused("the leader has no variables to sample")
         return Accepted(f"{self.what()}, the lower level solved at each point", self.claim(traits))
@@ -145,9 +151,11 @@ class SamplingSolver(Solver):
         evaluation = make_evaluation(problem, self.evaluation_settings(context), context.seed)
         if evaluation.objectives > 1 and not self.several_objectives:
             raise UsageError(
-                f"The problem has {evaluation.objectives} upper objectives, and this solver takes one: use sample.nsga2, "
-                "sample.random or sample.grid."
+                f"The problem has {evaluation.objectives} upper objectives, and this solver takes one: use "
+                "sample.nsga2, sample.random or sample.grid."
             )
         # A leader whose bounds leave one point has nothing to sample.
-        sampler = self.sampler(evaluation, context.seed) if len(evaluation.space) else GridSampler(evaluation.space, 0, 1)
+        sampler = (
+            self.sampler(evaluation, context.seed) if len(evaluation.space) else GridSampler(evaluation.space, 0, 1)
+        )
         return Search(self, problem, evaluation, sampler, context).run()

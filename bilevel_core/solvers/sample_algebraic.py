@@ -81,7 +81,9 @@ class AlgebraicEvaluation(Evaluation):
         values = self.values(task.point)
         early = _violation(self.program, values, self._own_rows)
         if early > FEASIBLE:
-            return Outcome(task.index, task.point, Score((), early), message="The leader's own constraints are violated.")
+            return Outcome(
+                task.index, task.point, Score((), early), message="The leader's own constraints are violated."
+            )
         start = task.start
         if self.globally:
             found = respond_exactly(self.program, values)
@@ -101,13 +103,13 @@ class AlgebraicEvaluation(Evaluation):
         proven = all(f.convex is True and f.objective in ("linear", "convex quadratic") for f in self._traits.followers)
         return self._outcome(task, values, found.value, proven and found.converged, counts)
 
-    def _outcome(
-        self, task: Task, values: np.ndarray, lower: float, proven: bool, counts: dict[str, int]
-    ) -> Outcome:
+    def _outcome(self, task: Task, values: np.ndarray, lower: float, proven: bool, counts: dict[str, int]) -> Outcome:
         leader = self.program.leader
         objective = leader.objective.evaluate(values)
         if not math.isfinite(objective):
-            return Outcome(task.index, task.point, cost=1.0, counts=counts, message="The leader's objective is undefined.")
+            return Outcome(
+                task.index, task.point, cost=1.0, counts=counts, message="The leader's objective is undefined."
+            )
         return Outcome(
             task.index,
             task.point,
@@ -123,7 +125,9 @@ class AlgebraicEvaluation(Evaluation):
         """See `Evaluation.assess`."""
         values = self.values(point)
         values[list(self.program.lower_columns)] = y
-        return self.program.leader.objective.evaluate(values), _violation(self.program, values, self.program.leader.rows)
+        return self.program.leader.objective.evaluate(values), _violation(
+            self.program, values, self.program.leader.rows
+        )
 
     def result(self, outcome: Outcome) -> tuple[Values, Values, float, float | tuple[float, ...]]:
         """See `Evaluation.result`."""
@@ -134,7 +138,7 @@ class AlgebraicEvaluation(Evaluation):
         return (*self.problem.point(values), residuals.upper_objective, lower[0] if len(lower) == 1 else lower)
 
     def confirm(self, outcome: Outcome, seconds: float) -> Outcome:
-        """See `Evaluation.confirm`: a follower that is not known to be convex is solved globally, within the seconds."""
+        """See `Evaluation.confirm`: followers that are not known to be convex are solved globally, in these seconds."""
         if outcome.proven or outcome.y is None or not self.needs_confirmation:
             return outcome
         task = Task(outcome.index, outcome.point)

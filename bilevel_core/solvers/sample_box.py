@@ -29,7 +29,9 @@ def leader_box(program: BilevelProgram, half: float) -> tuple[np.ndarray, np.nda
     point = program.high_point()
     rows = tuple(r for r in point.rows if r.function.degree <= 1)
     relaxed = tuple(replace(c, integer=False) for c in point.columns)
-    wanted = [i for i in program.leader.columns if not program.columns[i].fixed and any(i in r.function.columns for r in rows)]
+    wanted = [
+        i for i in program.leader.columns if not program.columns[i].fixed and any(i in r.function.columns for r in rows)
+    ]
     if rows and len(wanted) <= MANY and Highs().available().available:
         for i in wanted:
             for sign in (1.0, -1.0):

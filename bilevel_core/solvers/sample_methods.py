@@ -40,7 +40,7 @@ class Starting(SamplingSolver):
 
 @dataclass(frozen=True)
 class Grid(SamplingSolver):
-    """Every point of a grid; finite spaces whole, which then proves the optimum where every follower is solved globally."""
+    """Every point of a grid; a finite space whole, which proves the optimum where every follower is solved globally."""
 
     resolution: int = option(11, "levels of each continuous variable, ends included; integers take all their values")
 
@@ -87,7 +87,8 @@ class Bayes(Starting):
     """Bayesian optimisation of the leader's value by Optuna (Kieffer et al. 2017 for bilevel problems)."""
 
     model: Literal["auto", "gp", "tpe"] = option(
-        "auto", "gp: Gaussian process (needs torch); tpe: Parzen estimators; auto: gp where torch is, but for conditions"
+        "auto",
+        "gp: Gaussian process (needs torch); tpe: Parzen estimators; auto: gp where torch is, but for conditions",
     )
     initial: int = option(10, "random points before the model is asked")
 
@@ -178,9 +179,7 @@ class Local(Starting):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0.0 < self.smallest_step < self.step <= 1.0:
-            raise UsageError(
-                f"Expected 0 < smallest_step < step <= 1, got {self.smallest_step!r} and {self.step!r}."
-            )
+            raise UsageError(f"Expected 0 < smallest_step < step <= 1, got {self.smallest_step!r} and {self.step!r}.")
 
     def sampler(self, evaluation: Evaluation, seed: int) -> Sampler:
         """See `SamplingSolver.sampler`."""
@@ -201,7 +200,9 @@ class Reinforce(Starting):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0.0 < self.rate <= 10.0 or self.entropy < 0.0:
-            raise UsageError(f"Expected a positive rate and an entropy of at least 0, got {self.rate!r}, {self.entropy!r}.")
+            raise UsageError(
+                f"Expected a positive rate and an entropy of at least 0, got {self.rate!r}, {self.entropy!r}."
+            )
         at_least("memory", self.memory, 2)
 
     def sampler(self, evaluation: Evaluation, seed: int) -> Sampler:
@@ -216,7 +217,9 @@ class Reinforce(Starting):
 class Halving(Starting):
     """Successive halving or Hyperband on the lower level's budget, promoted trials going on from their own answers."""
 
-    scheme: Literal["hyperband", "halving"] = option("hyperband", "hyperband: all brackets in turn; halving: the boldest")
+    scheme: Literal["hyperband", "halving"] = option(
+        "hyperband", "hyperband: all brackets in turn; halving: the boldest"
+    )
     eta: int = option(3, "how much the field shrinks, and the budget grows, from rung to rung")
     smallest_budget: float = option(1.0 / 27.0, "first budget of the boldest bracket, as a share of the whole")
 

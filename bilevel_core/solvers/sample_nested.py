@@ -13,6 +13,8 @@ from bilevel_core.result import Values
 from bilevel_core.sampling import Score
 from bilevel_core.solvers.sample_task import Evaluation, EvaluationSettings, Outcome, Task
 
+NONE = "The follower has no answer at this x."
+
 
 class NestedEvaluation(Evaluation):
     """See `Evaluation`."""
@@ -30,9 +32,11 @@ class NestedEvaluation(Evaluation):
         call = Call(task.budget, task.seed, task.start, task.device or self.settings.device)
         found = self.problem.ask(task.point, call)
         upper = found.upper if isinstance(found.upper, tuple) else (found.upper,)
-        cost = {"cost": task.budget, "counts": {"lower_solves": 1}}
+        counts = {"lower_solves": 1}
         if not all(math.isfinite(v) for v in (*upper, found.lower)):
-            return Outcome(task.index, task.point, message="The follower has no answer at this x.", **cost)
+            return Outcome(
+                task.index, task.point, cost=task.budget, proven=self.problem.exact, counts=counts, message=NONE
+            )
         return Outcome(
             task.index,
             task.point,
@@ -41,7 +45,8 @@ class NestedEvaluation(Evaluation):
             state=found.state,
             user=upper[0],
             proven=self.problem.exact and task.budget >= 1.0,
-            **cost,
+            cost=task.budget,
+            counts=counts,
         )
 
     def result(self, outcome: Outcome) -> tuple[Values, Values, float, float | tuple[float, ...]]:

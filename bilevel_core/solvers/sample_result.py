@@ -1,4 +1,4 @@
-"""The result of a search: its best point, confirmed, with what may be claimed of it, and the Pareto set if there is one."""
+"""The result of a search: its best point, confirmed, what may be claimed of it, and the Pareto set if there is one."""
 
 from __future__ import annotations
 

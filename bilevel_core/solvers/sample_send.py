@@ -21,6 +21,7 @@ from bilevel_core.lower import LowerFailedError
 from bilevel_core.oracles import NonFiniteError
 from bilevel_core.plugins.registry import get_registry
 from bilevel_core.problems.base import Problem, as_problem
+from bilevel_core.result import Termination
 from bilevel_core.run.executors import SerialExecutor
 from bilevel_core.run.options import read
 from bilevel_core.solvers.iterative import CutShortError
@@ -30,6 +31,8 @@ KEPT = 4
 """How many problems a worker keeps at hand."""
 TRIES = 2
 """How often a task is sent whose worker dies."""
+NO_ANSWER = (Termination.LOWER_INFEASIBLE, Termination.LOWER_UNBOUNDED)
+"""Ends of a lower-level solve that show that there is no answer; only HiGHS and SCIP say so."""
 POLL = 0.2
 """Seconds between looks at the time while workers are busy."""
 
@@ -137,7 +140,9 @@ def attempt(evaluation: Evaluation, task: Task, hurry: Callable[[], bool]) -> Ou
     except CutShortError:
         return Outcome(task.index, task.point, cut=True)
     except (LowerFailedError, NonFiniteError) as error:
-        return Outcome(task.index, task.point, cost=task.budget, counts={"lower_solves": 1}, message=str(error))
+        shown = isinstance(error, LowerFailedError) and error.termination in NO_ANSWER
+        counts = {"lower_solves": 1}
+        return Outcome(task.index, task.point, cost=task.budget, proven=shown, counts=counts, message=str(error))
     except (UsageError, MissingError):
         raise
     except Exception as error:  # noqa: BLE001 - a user's function may raise anything at some x
@@ -244,9 +249,7 @@ class Post:
         """Cancel what has not begun, and take what is done already."""
         for future in self._futures:
             future.cancel()
-        found = [
-            f.result() for f in self._futures if f.done() and not f.cancelled() and f.exception() is None
-        ]
+        found = [f.result() for f in self._futures if f.done() and not f.cancelled() and f.exception() is None]
         self._futures.clear()
         self._waiting.clear()
         return found

@@ -103,6 +103,6 @@ def box(lower: np.ndarray, upper: np.ndarray, centre: np.ndarray, half: float) -
 def no_bounds(name: str) -> str:
     """What to say of a variable that cannot be sampled."""
     return (
-        f"The leader's variable {name!r} has no finite bounds, and sampling needs a region to search: bound it, or give "
-        "box, the half-width of a region around the starting point."
+        f"The leader's variable {name!r} has no finite bounds, and sampling needs a region: bound it, or give box, "
+        "the half-width of a region around the starting point."
     )

@@ -74,7 +74,8 @@ def _by_answer(given: Values, again: Mapping[str, Any], violation: float, known:
             Verdict.REFUTED, reason=f"The leader's constraints are violated by {violation:.3g}.", **known
         )
     same = set(given) == set(again) and all(
-        given[name].shape == np.shape(value) and np.allclose(given[name], np.asarray(value, dtype=float), TOLERANCE, 1e-9)
+        given[name].shape == np.shape(value)
+        and np.allclose(given[name], np.asarray(value, dtype=float), TOLERANCE, 1e-9)
         for name, value in again.items()
     )
     if same:
