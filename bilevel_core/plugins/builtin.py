@@ -70,6 +70,13 @@ def _sampling() -> list[SolverSpec]:
             priority=-10,
         )
         for name, attribute, summary, install in methods
+    ] + [
+        SolverSpec(
+            "bleaq",
+            "bilevel_core.solvers.bleaq:Bleaq",
+            "sampling: evolution on models of the follower's answer and of its optimal value",
+            priority=-10,
+        )
     ]
 
 

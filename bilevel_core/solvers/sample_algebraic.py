@@ -12,12 +12,14 @@ import numpy as np
 from bilevel_core.errors import RefusedError, UsageError
 from bilevel_core.lower import LowerFailedError, LowerSettings, respond
 from bilevel_core.lower.exact import respond_exactly
+from bilevel_core.oracles import NonFiniteError
 from bilevel_core.oracles.algebraic import AlgebraicOracle
 from bilevel_core.oracles.relaxation import relaxed_point
 from bilevel_core.problems.base import AlgebraicProblem
 from bilevel_core.program import BilevelProgram
 from bilevel_core.result import Values
 from bilevel_core.sampling import FEASIBLE, Continuous, Integer, Score, Space
+from bilevel_core.sampling.bleaq import Joint
 from bilevel_core.solvers.sample_box import leader_box
 from bilevel_core.solvers.sample_task import Evaluation, EvaluationSettings, Outcome, Task
 from bilevel_core.solvers.sample_torch import no_bounds
@@ -128,6 +130,32 @@ class AlgebraicEvaluation(Evaluation):
         return self.program.leader.objective.evaluate(values), _violation(
             self.program, values, self.program.leader.rows
         )
+
+    def joint(self, point: np.ndarray, y: np.ndarray) -> Joint:
+        """Both levels at any (x, y), for methods that model the answer.
+
+        Raises:
+            ValueError: a value is undefined there.
+        """
+        oracle = self.oracle
+        if oracle is None:
+            raise RefusedError("There is no oracle for this problem.")
+        x = self.values(point)[oracle.x_columns]
+        try:
+            upper, lower = oracle.upper_rows(x, y), oracle.lower_rows(x, y)
+            return Joint(oracle.upper(x, y), oracle.lower(x, y), upper.g, upper.h, lower.g, lower.h)
+        except NonFiniteError as error:
+            raise ValueError(str(error)) from error
+
+    @property
+    def y_lower(self) -> np.ndarray:
+        """Lower bounds of the followers' variables."""
+        return np.array([self.program.columns[i].lower for i in self.program.lower_columns], dtype=float)
+
+    @property
+    def y_upper(self) -> np.ndarray:
+        """Upper bounds of the followers' variables."""
+        return np.array([self.program.columns[i].upper for i in self.program.lower_columns], dtype=float)
 
     def result(self, outcome: Outcome) -> tuple[Values, Values, float, float | tuple[float, ...]]:
         """See `Evaluation.result`."""

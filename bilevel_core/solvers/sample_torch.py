@@ -9,10 +9,11 @@ import numpy as np
 
 from bilevel_core.errors import UsageError
 from bilevel_core.lower import respond
-from bilevel_core.oracles import make_oracle
+from bilevel_core.oracles import NonFiniteError, make_oracle
 from bilevel_core.problems.base import Problem
 from bilevel_core.result import Values
 from bilevel_core.sampling import Continuous, Score, Space
+from bilevel_core.sampling.bleaq import Joint
 from bilevel_core.solvers.sample_task import Evaluation, EvaluationSettings, Outcome, Task
 from bilevel_core.solvers.violation import leader_violation
 
@@ -77,6 +78,30 @@ class TorchEvaluation(Evaluation):
         """See `Evaluation.assess`."""
         vector = self.oracle.from_numpy(y)
         return self.oracle.upper(point, vector), leader_violation(self.oracle, point, vector)
+
+    def joint(self, point: np.ndarray, y: np.ndarray) -> Joint:
+        """Both levels at any (x, y), for methods that model the answer.
+
+        Raises:
+            ValueError: a value is undefined there.
+        """
+        vector = self.oracle.from_numpy(y)
+        try:
+            upper, lower = self.oracle.upper_rows(point, vector), self.oracle.lower_rows(point, vector)
+            values = self.oracle.upper(point, vector), self.oracle.lower(point, vector)
+        except NonFiniteError as error:
+            raise ValueError(str(error)) from error
+        return Joint(*values, upper.g, upper.h, lower.g, lower.h)
+
+    @property
+    def y_lower(self) -> np.ndarray:
+        """Lower bounds of the lower variables."""
+        return self.oracle.y_lower
+
+    @property
+    def y_upper(self) -> np.ndarray:
+        """Upper bounds of the lower variables."""
+        return self.oracle.y_upper
 
     def result(self, outcome: Outcome) -> tuple[Values, Values, float, float | tuple[float, ...]]:
         """See `Evaluation.result`."""
