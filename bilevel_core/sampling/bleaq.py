@@ -7,12 +7,14 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from bilevel_core.sampling.base import FEASIBLE, Score, Sampler, Trial
+from bilevel_core.sampling.base import FEASIBLE, Sampler, Score, Trial
 from bilevel_core.sampling.mapping import Kriging, Mapping, Polynomial
 from bilevel_core.sampling.space import Space
 
 SMALLEST, LARGEST = 1e-7, 0.5
 """Radius of the region of a refinement, as a share of each variable's range."""
+ELSEWHERE = 60
+"""Random predictions among which the start of a refinement elsewhere is chosen."""
 NEAR = 1e-9
 """Points closer than this in the unit cube are one."""
 
@@ -106,7 +108,12 @@ class BleaqSampler(Sampler):
         n = len(self.space)
         if len(self._archive) < 2 * n + 2 or not self._best.score.objectives:
             return self.trial(self.space.random(rng))
-        if self.asked % 2 and not any(k != "evolve" for k in self._kinds.values()):
+        if self.asked % 8 == 3:
+            found = self._elsewhere(rng)
+            if found is not None:
+                self._kinds[self.asked] = "elsewhere"
+                return self.trial(self.space.from_unit(found[0]), start=found[1])
+        if self.asked % 2 and not any(k in self._radius for k in self._kinds.values()):
             found = self._refined()
             if found is not None:
                 self._kinds[self.asked] = self._mode
@@ -118,7 +125,7 @@ class BleaqSampler(Sampler):
     def _learn(self, trial: Trial, score: Score) -> None:
         kind = self._kinds.pop(trial.index, "evolve")
         better = not self._archive or score.rank < self._best.score.rank
-        if kind != "evolve":
+        if kind in self._radius:
             radius = self._radius[kind] * (2.0 if better else 0.4)
             self._radius[kind] = min(LARGEST, radius)
             if radius < SMALLEST:
@@ -179,6 +186,24 @@ class BleaqSampler(Sampler):
 
     # Refinement.
 
+    def _elsewhere(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray] | None:
+        """A minimum of the model away from the best point: the best of many random predictions, refined."""
+        u = rng.uniform(size=(ELSEWHERE, len(self.space)))
+        answers = self._mapping(self._best.u, "answer")
+        ranks = [self._rank(v, self._predicted(answers, v)) for v in u]
+        start = u[min(range(len(u)), key=lambda k: ranks[k])]
+        answer = self._mapping(start, "answer")
+        low, high = np.maximum(start - 0.25, 0.0), np.minimum(start + 0.25, 1.0)
+        found = self._minimise(
+            start, low, high, lambda v: self._joint(v, self._predicted(answer, v)), lambda v, f: 0.0, lower=False
+        )
+        return None if found is None else self._new(np.clip(found, 0.0, 1.0), answer)
+
+    def _new(self, u: np.ndarray, answer: Mapping) -> tuple[np.ndarray, np.ndarray] | None:
+        """A point with its predicted answer, unless it is known."""
+        known = np.array([m.u for m in self._archive] + [self.space.to_unit(t.point) for t in self.pending.values()])
+        return None if float(np.abs(known - u).max(axis=1).min()) < NEAR else (u, self._predicted(answer, u))
+
     def _refined(self) -> tuple[np.ndarray, np.ndarray] | None:
         """A better point near the best one, as the models say, with its predicted answer; None where there is none."""
         best = self._best
@@ -203,19 +228,17 @@ class BleaqSampler(Sampler):
             u = None if found is None else found[:n]
         if u is None:
             return None
-        u = np.clip(u, 0.0, 1.0)
-        known = np.array([m.u for m in self._archive] + [self.space.to_unit(t.point) for t in self.pending.values()])
-        if float(np.abs(known - u).max(axis=1).min()) < NEAR:
+        new = self._new(np.clip(u, 0.0, 1.0), answer)
+        if new is None:
             self._radius[self._mode] = max(SMALLEST, 0.4 * radius)
             self._mode = "value" if self._mode == "reaction" else "reaction"
-            return None
-        return u, self._predicted(answer, u)
+        return new
 
     def _minimise(
         self, start: np.ndarray, low: np.ndarray, high: np.ndarray, at: Any, gap: Any, *, lower: bool
     ) -> np.ndarray | None:
         """Sequential quadratic programming on the model, its derivatives by differences."""
-        from scipy.optimize import Bounds, minimize
+        from scipy.optimize import minimize
 
         here = at(start)
         if here is None:
@@ -253,7 +276,7 @@ class BleaqSampler(Sampler):
                 value,
                 np.clip(start, low, high),
                 method="SLSQP",
-                bounds=Bounds(low, high),
+                bounds=list(zip(low, high, strict=True)),
                 constraints=rows,
                 options={"maxiter": 30, "ftol": 1e-10},
             )

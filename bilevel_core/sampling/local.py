@@ -11,14 +11,14 @@ from bilevel_core.sampling.space import Continuous, Integer, Space, levels
 
 
 class LocalSampler(Sampler):
-    """Neighbours of the best point of the current climb, each with one variable changed.
+    """Neighbours of the best point of the current climb: one variable changed, or all continuous ones together.
 
     In a finite space every neighbour is tried before the climb ends: an integer one up and one down, every other
     choice. Continuous variables take normal steps that grow after a success and shrink after a failure (the rule of
     one success in five, Rechenberg 1973). A climb whose steps have become small, or whose neighbours are all known,
     is followed by one from a random point.
 
-    Good at: refining; discrete spaces of many variables with few values. Bad at: valleys along no axis.
+    Good at: refining; discrete spaces of many variables with few values. Bad at: narrow valleys.
 
     Args:
         space: what to sample.
@@ -37,14 +37,10 @@ class LocalSampler(Sampler):
         self._best: tuple[np.ndarray, Score] | None = None
         self._climb = 0
         self._origin: dict[int, int] = {}
-        self._fresh = True
 
     def _propose(self, rng: np.random.Generator) -> Trial | None:
         self._origin[self.asked] = self._climb
         if self._best is None:
-            if self._fresh:
-                self._fresh = False
-                return self.trial(self._somewhere(rng))
             # While the first point of a climb is on its way, others are spent on random points.
             return self.trial(self._somewhere(rng))
         point = self._best[0]
@@ -55,7 +51,6 @@ class LocalSampler(Sampler):
             return None
         self._restart()
         self._origin[self.asked] = self._climb
-        self._fresh = False
         return self.trial(self._somewhere(rng))
 
     def _learn(self, trial: Trial, score: Score) -> None:
@@ -72,7 +67,7 @@ class LocalSampler(Sampler):
 
     def _restart(self) -> None:
         self._climb += 1
-        self._best, self._step, self._fresh = None, self._first, True
+        self._best, self._step = None, self._first
 
     def _somewhere(self, rng: np.random.Generator) -> np.ndarray:
         found = self.untried(rng) if self.space.finite else self.space.random(rng)
@@ -99,4 +94,14 @@ class LocalSampler(Sampler):
                     out = point.copy()
                     out[k] = value
                     found.append(self.space.canonical(out))
+        moving = [
+            k for k, v in enumerate(self.space.variables) if isinstance(v, Continuous) and not math.isnan(point[k])
+        ]
+        if len(moving) > 1:
+            # Along no axis: else a climb ends where constraints or valleys run across them.
+            u = self.space.to_unit(point)
+            u[moving] = np.clip(u[moving] + self._step * rng.normal(size=len(moving)), 0.0, 1.0)
+            raw = self.space.from_unit(u)
+            joint = np.where(np.isin(np.arange(len(point)), moving), raw, point)
+            found += [joint] * len(moving)
         return [found[int(k)] for k in rng.permutation(len(found))]

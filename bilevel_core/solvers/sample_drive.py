@@ -34,6 +34,8 @@ BROKEN = 10
 """When so many trials have been made and every one broke, the run ends: it is no matter of the point."""
 CONFIRMED = 20
 """Most candidates whose followers are solved globally at the end."""
+SECONDS = 10.0
+"""For the followers of one candidate, solved globally."""
 CHANGED = 1e-6
 
 
@@ -67,6 +69,8 @@ class Search:
         self.failed = 0
         self.stale = 0
         self.unproven = 0
+        self.sure: set[int] = set()
+        self.corrected = 0
         self._replay: dict[int, Outcome] = {}
         self._replayed: list[int] = []
         self._last_checkpoint = -math.inf
@@ -135,11 +139,27 @@ class Search:
             return Termination.ERROR, f"Every trial failed: {next(iter(self.messages), '')}"
         if best is not None and solver.target is not None:
             sign = -1.0 if self.evaluation.maximise else 1.0
-            if sign * best.user <= sign * solver.target:
+            while best.score.feasible and sign * best.user <= sign * solver.target and not self.is_sure(best):
+                best = self.best[0]
+            if best.score.feasible and sign * best.user <= sign * solver.target:
                 return Termination.CONVERGED, f"The target of {solver.target:g} is reached."
         if solver.patience and best is not None and self.stale >= solver.patience:
             return Termination.CONVERGED, f"The last {solver.patience} trials brought nothing better."
         return None
+
+    def is_sure(self, first: Outcome) -> bool:
+        """Whether the best point is as it seems; where its follower turns out to answer otherwise, it is corrected."""
+        if not self.evaluation.needs_confirmation or first.index in self.sure:
+            return True
+        self.sure.add(first.index)
+        better = self.evaluation.confirm(first, SECONDS)
+        self.counts["lower_solves"] += better is not first and better.counts.get("lower_solves", 0)
+        if better.score.rank == first.score.rank:
+            self.best[0] = better
+            return True
+        self.corrected += 1
+        self.best = sorted([better, *self.best[1:]], key=lambda o: (o.score.rank, o.index))
+        return False
 
     def _reserved(self) -> float:
         return self.spent + sum(self.trials[i].budget for i in self.trials)
@@ -251,7 +271,7 @@ class Search:
         if outcome.y is None or not outcome.score.objectives:
             return False
         if self.evaluation.objectives > 1 and outcome.score.feasible:
-            self.front = pareto([*self.front, outcome])
+            self.front = joined(self.front, outcome)
         improved = not self.best or outcome.score.rank < self.best[0].score.rank
         self.best = sorted([*self.best, outcome], key=lambda o: (o.score.rank, o.index))[: self._candidates()]
         return improved
@@ -317,17 +337,11 @@ class Search:
         return conclude(self, termination, message)
 
 
-def pareto(outcomes: list[Outcome]) -> list[Outcome]:
-    """Those that no other one dominates, in the order given; of equals the first."""
-    kept: list[Outcome] = []
-    for k, one in enumerate(outcomes):
-        mine = np.array(one.score.objectives)
-        worse = False
-        for n, other in enumerate(outcomes):
-            theirs = np.array(other.score.objectives)
-            if n != k and (theirs <= mine).all() and ((theirs < mine).any() or n < k):
-                worse = True
-                break
-        if not worse:
-            kept.append(one)
-    return kept
+def joined(front: list[Outcome], new: Outcome) -> list[Outcome]:
+    """A Pareto set with one outcome more: without those that it dominates, or unchanged where one is as good."""
+    mine = np.array(new.score.objectives)
+    theirs = np.array([o.score.objectives for o in front]).reshape(len(front), len(mine))
+    if (theirs <= mine).all(axis=1).any():
+        return front
+    beaten = (mine <= theirs).all(axis=1)
+    return [*(o for o, gone in zip(front, beaten, strict=True) if not gone), new]

@@ -12,9 +12,6 @@ from bilevel_core.solvers.sample_task import Outcome
 if TYPE_CHECKING:
     from bilevel_core.solvers.sample_drive import Search
 
-SECONDS = 20.0
-"""For the followers of all candidates at the end, together."""
-
 
 def conclude(search: Search, termination: Termination, message: str) -> Result:
     """Put the result together.
@@ -68,26 +65,12 @@ def _enumerated(search: Search) -> bool:
 
 def _best(search: Search) -> tuple[Outcome | None, list[str]]:
     """The best point once its follower, and that of those that then come before it, has been solved globally."""
-    if not search.evaluation.needs_confirmation or not search.best or search.context.stopped:
+    while search.best and not search.context.stopped and not search.is_sure(search.best[0]):
+        continue  # another one is the best now
+    if not search.corrected:
         return (search.best[0] if search.best else None), []
-    left = search.context.remaining()
-    seconds = SECONDS if left is None else max(1.0, min(SECONDS, left))
-    ranked = list(search.best)
-    sure: dict[int, Outcome] = {}
-    corrected = 0
-    while ranked[0].index not in sure:
-        first = ranked[0]
-        better = search.evaluation.confirm(first, seconds / max(1, len(search.best) - len(sure)))
-        search.counts["lower_solves"] += better is not first and better.counts.get("lower_solves", 0)
-        corrected += better.score.rank != first.score.rank
-        sure[first.index] = ranked[0] = better
-        ranked.sort(key=lambda o: (o.score.rank, o.index))
-    texts: list[str] = []
-    if corrected:
-        texts.append(
-            f"Of the best points the followers were solved globally: {corrected} had another answer than the local one."
-        )
-    return ranked[0], texts
+    text = "Of the best points the followers were solved globally as well: "
+    return search.best[0], [f"{text}{search.corrected} had another answer than the local one."]
 
 
 def _why_none(search: Search) -> list[str]:
