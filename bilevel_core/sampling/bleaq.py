@@ -1,4 +1,4 @@
-"""Mapping-based evolution: models of the follower's answer and of its optimal value say which points deserve a solve."""
+"""Mapping-based evolution: models of the follower's answer and of its optimal value say which points are solved."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class Polynomial(Mapping):
 
 
 class Kriging(Mapping):
-    """Ordinary kriging with a Gaussian kernel over the nearest samples; the length of the kernel by leave-one-out error.
+    """Ordinary kriging with a Gaussian kernel over the nearest samples; the kernel's length by leave-one-out error.
 
     Source: Sinha and Shaikh (2021), who use kriging for both mappings of a bilevel problem.
 

@@ -1,4 +1,4 @@
-"""`bleaq`: mapping-based evolution (Sinha, Malo and Deb), with lower-level solves only where models promise something."""
+"""`bleaq`: mapping-based evolution (Sinha, Malo and Deb), with solves only where models promise something."""
 
 from __future__ import annotations
 
