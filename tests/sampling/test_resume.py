@@ -102,6 +102,6 @@ def test_another_problem_is_refused(tmp_path: Path) -> None:
 
     changed = get_registry().problems["classic/bard-511"].load()()
     bl.solve(problem(), "sample.random", {"lower_solves": 5}, out=tmp_path / "two")
-    changed.model.upper.expr = changed.model.upper.expr + 1.0
+    changed.model.objective.expr = changed.model.objective.expr + 1.0
     with pytest.raises(bl.UsageError, match="has changed"):
         bl.resume(bl.PyomoProblem(changed.model, name=problem().name), tmp_path / "two", max_iterations=9)

@@ -34,6 +34,7 @@ def importable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("PYTHONPATH", path)
     monkeypatch.setenv("BILEVEL_TEST_MARKS", str(tmp_path))
     monkeypatch.setenv("BILEVEL_TEST_DEATHS", "0")
+    monkeypatch.syspath_prepend(TESTS)
     assert problems.__name__ == "sampling.problems"
     return tmp_path
 
