@@ -32,7 +32,7 @@ def _trained(solver: Any, form: str | None) -> bool | None:
 
 SHARED: tuple[Only, ...] = (
     for_form("algebraic", "lower"),
-    for_form("differentiable", "lower_method", "lower_tolerance"),
+    for_form("differentiable", "lower_method", "lower_tolerance", "batch"),
     Only(("learning_rate",), "with an optimiser such as adam or sgd as lower_method", _trained),
 )
 
@@ -63,6 +63,7 @@ class SamplingSolver(Solver):
     lower_iterations: int = option(1000, "most iterations of one lower-level solve: its whole budget")
     learning_rate: float = option(0.1, "of lower-level optimisers such as adam and sgd")
     devices: tuple[str, ...] = option((), "devices to hand out to trials, such as cuda:0,cuda:1; default: the run's")
+    batch: int = option(1, "differentiable: lower levels solved together, as one tensor program (torch.func.vmap)")
     checkpoint_every: float = option(30.0, "seconds between notes of the time taken; every outcome is kept at once")
 
     only: ClassVar[tuple[Only, ...]] = SHARED
@@ -70,7 +71,7 @@ class SamplingSolver(Solver):
     several_objectives: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        for name in ("lower_solves", "lower_iterations"):
+        for name in ("lower_solves", "lower_iterations", "batch"):
             if getattr(self, name) < 1:
                 raise UsageError(f"Expected {name} of at least 1, got {getattr(self, name)}.")
         for name in ("patience", "parallel"):
@@ -128,7 +129,7 @@ class SamplingSolver(Solver):
         if self.parallel:
             return self.parallel
         workers = getattr(executor, "workers", None) or getattr(executor, "_max_workers", None) or 1
-        return max(1, int(workers))
+        return max(1, int(workers)) * self.batch
 
     def evaluation_settings(self, context: RunContext) -> EvaluationSettings:
         """How the lower level is solved at each point."""

@@ -20,9 +20,8 @@ from bilevel_core.program import BilevelProgram
 from bilevel_core.result import Values
 from bilevel_core.sampling import FEASIBLE, Continuous, Integer, Score, Space
 from bilevel_core.sampling.bleaq import Joint
-from bilevel_core.solvers.sample_box import leader_box
+from bilevel_core.solvers.sample_box import leader_box, no_bounds
 from bilevel_core.solvers.sample_task import Evaluation, EvaluationSettings, Outcome, Task
-from bilevel_core.solvers.sample_torch import no_bounds
 from bilevel_core.traits.traits import derive_traits
 
 
@@ -51,7 +50,7 @@ class AlgebraicEvaluation(Evaluation):
         self._columns: list[int] = []
         for i in self.program.leader.columns:
             column = self.program.columns[i]
-            low, high = lower[i], upper[i]
+            low, high = float(lower[i]), float(upper[i])
             if column.integer and math.isfinite(low) and math.isfinite(high):
                 low, high = math.ceil(low - 1e-9), math.floor(high + 1e-9)
             if low >= high:

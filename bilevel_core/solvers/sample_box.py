@@ -59,3 +59,19 @@ def _end(program: Program) -> float | None:
     except BackendError:
         return None  # the range stays as wide as it was
     return solution.objective if solution.solved and math.isfinite(solution.objective) else None
+
+
+def box(lower: np.ndarray, upper: np.ndarray, centre: np.ndarray, half: float) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds with a region around ``centre`` in place of missing ones; unchanged where ``half`` is 0."""
+    if half == 0.0:
+        return lower, upper
+    middle = np.clip(np.where(np.isfinite(centre), centre, 0.0), lower, upper)
+    return np.where(np.isfinite(lower), lower, middle - half), np.where(np.isfinite(upper), upper, middle + half)
+
+
+def no_bounds(name: str) -> str:
+    """What to say of a variable that cannot be sampled."""
+    return (
+        f"The leader's variable {name!r} has no finite bounds, and sampling needs a region: bound it, or give box, "
+        "the half-width of a region around the starting point."
+    )

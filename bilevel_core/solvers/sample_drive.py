@@ -86,6 +86,7 @@ class Search:
             self.context.seed,
             self.context.executor,
             self.solver.devices,
+            self.solver.batch,
             give_up(self.context),
         )
         self.checkpoint()

@@ -103,8 +103,8 @@ def reference_to(problem: Problem, settings: EvaluationSettings, seed: int) -> R
     return Reference("", {}, payload, settings, seed)
 
 
-def solve_task(reference: Reference, digest: str, task: Task) -> Outcome:
-    """The task, in a worker: build or find the problem, and solve its lower level at one point.
+def solve_tasks(reference: Reference, digest: str, tasks: tuple[Task, ...]) -> list[Outcome]:
+    """The work, in a worker: build or find the problem, and solve its lower level at one point, or at several together.
 
     Raises:
         UsageError, MissingError: the problem cannot be built; the same for every task.
@@ -121,11 +121,21 @@ def solve_task(reference: Reference, digest: str, task: Task) -> Outcome:
             _evaluations.popitem(last=False)
 
     def hurry() -> bool:
-        if task.deadline is not None and time.time() > task.deadline:
+        if tasks[0].deadline is not None and time.time() > tasks[0].deadline:
             raise CutShortError("The time is over.")
         return False
 
-    return attempt(evaluation, task, hurry)
+    return attempt_all(evaluation, tasks, hurry)
+
+
+def attempt_all(evaluation: Evaluation, tasks: tuple[Task, ...], hurry: Callable[[], bool]) -> list[Outcome]:
+    """Evaluate one task, or several as one program; see `attempt`."""
+    if len(tasks) == 1:
+        return [attempt(evaluation, tasks[0], hurry)]
+    try:
+        return evaluation.evaluate_many(tasks, hurry)
+    except CutShortError:
+        return [Outcome(task.index, task.point, cut=True) for task in tasks]
 
 
 def attempt(evaluation: Evaluation, task: Task, hurry: Callable[[], bool]) -> Outcome:
@@ -173,6 +183,7 @@ class Post:
         seed: of the run.
         executor: where tasks go; None for here.
         devices: to hand out, one a task; empty for the run's own.
+        batch: how many trials are solved together, as one program.
         hurry: asked by a solve that runs here.
     """
 
@@ -184,6 +195,7 @@ class Post:
         seed: int,
         executor: Executor | None,
         devices: tuple[str, ...],
+        batch: int,
         hurry: Callable[[], bool],
     ) -> None:
         self.evaluation = evaluation
@@ -191,8 +203,9 @@ class Post:
         self._hurry = hurry
         self._reference = reference_to(problem, settings, seed) if self._executor is not None else None
         self._digest = "" if self._reference is None else self._reference.digest
+        self._batch = batch
         self._waiting: list[Task] = []
-        self._futures: dict[Future[Outcome], tuple[Task, int]] = {}
+        self._futures: dict[Future[list[Outcome]], tuple[tuple[Task, ...], int]] = {}
         self._load = dict.fromkeys(devices, 0)
 
     @property
@@ -200,23 +213,33 @@ class Post:
         """Whether something is on its way."""
         return bool(self._waiting or self._futures)
 
-    def send(self, task: Task, tries: int = 1) -> None:
-        """Put a trial on its way."""
-        if self._load and not task.device:
-            device = min(self._load, key=lambda d: self._load[d])
-            self._load[device] += 1
-            task = replace(task, device=device)
-        if self._executor is None or self._reference is None:
-            self._waiting.append(task)
-            return
+    def send(self, task: Task) -> None:
+        """Put a trial on its way; it leaves with the next `receive`."""
+        self._waiting.append(task)
+
+    def _group(self) -> tuple[Task, ...]:
+        """The oldest trials that can be solved together, on the device with the least to do."""
+        first = self._waiting[0]
+        group = [task for task in self._waiting if task.budget == first.budget][: self._batch]
+        taken = {task.index for task in group}
+        self._waiting = [task for task in self._waiting if task.index not in taken]
+        if not self._load:
+            return tuple(group)
+        device = min(self._load, key=lambda d: self._load[d])
+        self._load[device] += len(group)
+        return tuple(replace(task, device=device) for task in group)
+
+    def _submit(self, group: tuple[Task, ...], tries: int) -> None:
+        assert self._executor is not None
+        assert self._reference is not None
         try:
-            future = self._executor.submit(solve_task, self._reference, self._digest, task)
+            future = self._executor.submit(solve_tasks, self._reference, self._digest, group)
         except BrokenExecutor as error:
             raise MissingError(f"The executor is broken: {error}") from error
-        self._futures[future] = (task, tries)
+        self._futures[future] = (group, tries)
 
     def receive(self, patience: float | None) -> list[Outcome]:
-        """The outcomes that have come in; here, that of the oldest trial.
+        """The outcomes that have come in; here, those of the oldest group.
 
         Args:
             patience: seconds to wait for one at most; None to wait as long as it takes.
@@ -224,23 +247,24 @@ class Post:
         Raises:
             UsageError, MissingError: as the tasks raise them.
         """
-        if self._waiting:
-            task = self._waiting.pop(0)
-            return [self._back(task, attempt(self.evaluation, task, self._hurry))]
+        if self._executor is None:
+            group = self._group()
+            return self._back(group, attempt_all(self.evaluation, group, self._hurry))
+        while self._waiting:
+            self._submit(self._group(), 1)
         done, _ = wait(self._futures, POLL if patience is None else min(POLL, patience), FIRST_COMPLETED)
         found: list[Outcome] = []
-        for future in sorted(done, key=lambda f: self._futures[f][0].index):
-            task, tries = self._futures.pop(future)
+        for future in sorted(done, key=lambda f: self._futures[f][0][0].index):
+            group, tries = self._futures.pop(future)
             try:
-                found.append(self._back(task, future.result()))
+                found += self._back(group, future.result())
             except BrokenExecutor as error:
                 if tries < TRIES:
-                    self.send(task, tries + 1)
-                else:
-                    text = f"Its worker died {TRIES} times: {error}"
-                    found.append(
-                        self._back(task, Outcome(task.index, task.point, cost=task.budget, message=text, failed=True))
-                    )
+                    self._submit(group, tries + 1)
+                    continue
+                text = f"Its worker died {TRIES} times: {error}"
+                lost = [Outcome(t.index, t.point, cost=t.budget, message=text, failed=True) for t in group]
+                found += self._back(group, lost)
             except CancelledError:
                 continue
         return found
@@ -249,12 +273,14 @@ class Post:
         """Cancel what has not begun, and take what is done already."""
         for future in self._futures:
             future.cancel()
-        found = [f.result() for f in self._futures if f.done() and not f.cancelled() and f.exception() is None]
+        done = [f for f in self._futures if f.done() and not f.cancelled() and f.exception() is None]
+        found = [outcome for future in done for outcome in future.result()]
         self._futures.clear()
         self._waiting.clear()
         return found
 
-    def _back(self, task: Task, outcome: Outcome) -> Outcome:
-        if task.device in self._load:
-            self._load[task.device] -= 1
-        return outcome
+    def _back(self, group: tuple[Task, ...], outcomes: list[Outcome]) -> list[Outcome]:
+        device = group[0].device
+        if device in self._load:
+            self._load[device] -= len(group)
+        return outcomes

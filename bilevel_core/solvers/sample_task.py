@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from bilevel_core.errors import UsageError
 from bilevel_core.lower import LowerSettings
 from bilevel_core.problems.base import Problem
 from bilevel_core.result import Values
@@ -128,6 +129,14 @@ class Evaluation(ABC):
         Raises:
             LowerFailedError, NonFiniteError: there is no answer.
         """
+
+    def evaluate_many(self, tasks: Sequence[Task], hurry: Callable[[], bool]) -> list[Outcome]:
+        """The same for several tasks with one budget on one device, as one program.
+
+        Raises:
+            UsageError: the problem cannot be solved so.
+        """
+        raise UsageError("Only differentiable lower levels are solved together: leave out batch.")
 
     @abstractmethod
     def result(self, outcome: Outcome) -> tuple[Values, Values, float, float | tuple[float, ...]]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from bilevel_core.errors import UsageError
-from bilevel_core.lower import respond
+from bilevel_core.lower import Response, respond
 from bilevel_core.oracles import NonFiniteError, make_oracle
 from bilevel_core.problems.base import Problem
 from bilevel_core.result import Values
 from bilevel_core.sampling import Continuous, Score, Space
 from bilevel_core.sampling.bleaq import Joint
+from bilevel_core.solvers.sample_box import box, no_bounds
 from bilevel_core.solvers.sample_task import Evaluation, EvaluationSettings, Outcome, Task
 from bilevel_core.solvers.violation import leader_violation
 
@@ -37,11 +40,13 @@ class TorchEvaluation(Evaluation):
         _ = self.oracle.lower_scale
         self._fresh = self.oracle.memory()
         lower, upper = box(self.oracle.x_lower, self.oracle.x_upper, self.oracle.x_start, settings.box)
-        names = [problem_name(problem, k) for k in range(self.oracle.nx)]
+        names = names_of(problem, self.oracle.nx)
         for name, low, high in zip(names, lower, upper, strict=True):
             if not np.isfinite([low, high]).all():
                 raise UsageError(no_bounds(name))
-        self.space = Space(tuple(Continuous(n, a, b) for n, a, b in zip(names, lower, upper, strict=True)))
+        self.space = Space(
+            tuple(Continuous(n, float(a), float(b)) for n, a, b in zip(names, lower, upper, strict=True))
+        )
 
     def on(self, device: str) -> Any:
         """The oracle on a device; "" for the run's."""
@@ -73,6 +78,45 @@ class TorchEvaluation(Evaluation):
             cost=task.budget,
             counts=dict(oracle.counts),
         )
+
+    def evaluate_many(self, tasks: Sequence[Task], hurry: Callable[[], bool]) -> list[Outcome]:
+        """See `Evaluation.evaluate_many`: one tensor program, with the first task's order of minibatches for all."""
+        from bilevel_core.lower.batched import respond_many, upper_many
+
+        first = tasks[0]
+        oracle = self.on(first.device)
+        oracle.restore(self._fresh)
+        oracle.terms.seed = first.seed
+        oracle.counts.clear()
+        x = np.array([task.point for task in tasks])
+        start = oracle.y_start()
+        starts = torch.stack([start if t.start is None else oracle.from_numpy(t.start) for t in tasks])
+        found = respond_many(oracle, x, starts, self.settings.lower_settings(first.budget, hurry))
+        answered = [k for k, r in enumerate(found) if isinstance(r, Response)]
+        answers = [r.y for r in found if isinstance(r, Response)]
+        values = dict(zip(answered, upper_many(oracle, x[answered], answers), strict=True)) if answered else {}
+        memory = oracle.memory()
+        outcomes: list[Outcome] = []
+        for k, (task, response) in enumerate(zip(tasks, found, strict=True)):
+            counts = dict(oracle.counts) if k == 0 else {}
+            if not isinstance(response, Response) or not math.isfinite(values[k]):
+                text = "upper(x, y) is not finite." if isinstance(response, Response) else str(response)
+                outcomes.append(Outcome(task.index, task.point, cost=task.budget, counts=counts, message=text))
+                continue
+            violation = leader_violation(oracle, task.point, response.y)
+            outcomes.append(
+                Outcome(
+                    task.index,
+                    task.point,
+                    Score((values[k],), violation, value=response.value),
+                    y=oracle.to_numpy(response.y),
+                    memory=(memory, first.seed),
+                    user=values[k],
+                    cost=task.budget,
+                    counts=counts,
+                )
+            )
+        return outcomes
 
     def assess(self, point: np.ndarray, y: np.ndarray) -> tuple[float, float]:
         """See `Evaluation.assess`."""
@@ -112,22 +156,9 @@ class TorchEvaluation(Evaluation):
         return (*self.oracle.point(outcome.point, y), *self.oracle.objectives(outcome.point, y))
 
 
-def problem_name(problem: Any, k: int) -> str:
-    """What to call the k-th upper variable."""
-    return str(problem.x_layout.locate(k))
-
-
-def box(lower: np.ndarray, upper: np.ndarray, centre: np.ndarray, half: float) -> tuple[np.ndarray, np.ndarray]:
-    """Bounds with a region around ``centre`` in place of missing ones; unchanged where ``half`` is 0."""
-    if half == 0.0:
-        return lower, upper
-    middle = np.clip(np.where(np.isfinite(centre), centre, 0.0), lower, upper)
-    return np.where(np.isfinite(lower), lower, middle - half), np.where(np.isfinite(upper), upper, middle + half)
-
-
-def no_bounds(name: str) -> str:
-    """What to say of a variable that cannot be sampled."""
-    return (
-        f"The leader's variable {name!r} has no finite bounds, and sampling needs a region: bound it, or give box, "
-        "the half-width of a region around the starting point."
-    )
+def names_of(problem: Any, count: int) -> list[str]:
+    """What to call each entry of x: its leaf, and its number in it where there are several."""
+    leaves = [str(problem.x_layout.locate(k)) for k in range(count)]
+    return [
+        f"{name}[{leaves[:k].count(name)}]" if leaves.count(name) > 1 else name for k, name in enumerate(leaves)
+    ]

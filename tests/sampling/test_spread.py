@@ -49,7 +49,7 @@ class Dying(Executor):
         self.devices: list[str] = []
 
     def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
-        task = args[-1]
+        (task,) = args[-1]
         self.sent.append(task.index)
         self.devices.append(task.device)
         if self.deaths.get(task.index, 0):
