@@ -159,6 +159,4 @@ class TorchEvaluation(Evaluation):
 def names_of(problem: Any, count: int) -> list[str]:
     """What to call each entry of x: its leaf, and its number in it where there are several."""
     leaves = [str(problem.x_layout.locate(k)) for k in range(count)]
-    return [
-        f"{name}[{leaves[:k].count(name)}]" if leaves.count(name) > 1 else name for k, name in enumerate(leaves)
-    ]
+    return [f"{name}[{leaves[:k].count(name)}]" if leaves.count(name) > 1 else name for k, name in enumerate(leaves)]
