@@ -26,7 +26,7 @@ SMD6 = {"p": 3, "q": 1, "r": 2, "s": 2}
 OPTIMA = {10: {5: 4.0, 10: None}, 12: {5: 3.0, 10: None}, 11: {5: -1.0, 10: -1.0}}
 """Those that are not 0; None where the library knows none for the size: then the best of all runs is taken."""
 GLOBAL = (3, 4)
-"""Their followers have many local optima: each lower-level solve is a global one by SCIP, which counts no evaluations."""
+"""Their followers have many local optima: each lower-level solve is a global one by SCIP, without a count."""
 LEVELS = (1e-2, 1e-3)
 
 
@@ -82,10 +82,8 @@ def table_smd(arguments: argparse.Namespace) -> None:
             error = statistics.median(abs(e - optimum) for e in ends) if ends else float("nan")
             seconds = statistics.median(r[3] for r in rows)
             counted = "SCIP" if number in GLOBAL else f"{work:.0f}"
-            print(
-                f"| smd{number} | {dims} | {cells[0]} | {cells[1]} | {counted} | {error:.1e} | {len(rows)} | {seconds:.1f} |",
-                flush=True,
-            )
+            cells += [counted, f"{error:.1e}", str(len(rows)), f"{seconds:.1f}"]
+            print(f"| smd{number} | {dims} | {' | '.join(cells)} |", flush=True)
 
 
 def reduced(problem: Any) -> Callable[[np.ndarray], float]:
@@ -111,12 +109,8 @@ def by_optuna(f: Any, limit: int, seed: int, kind: str) -> float:
     warnings.simplefilter("ignore")
     tpe = optuna.samplers.TPESampler(seed=seed, multivariate=True)
     study = optuna.create_study(sampler=tpe if kind == "tpe" else optuna.samplers.GPSampler(seed=seed))
-    study.optimize(
-        lambda t: f(
-            np.array([t.suggest_float(str(k), a, b) for k, (a, b) in enumerate(zip(f.low, f.high, strict=True))])
-        ),
-        n_trials=limit,
-    )
+    ends = list(zip(f.low, f.high, strict=True))
+    study.optimize(lambda t: f(np.array([t.suggest_float(str(k), *end) for k, end in enumerate(ends)])), n_trials=limit)
     return float(study.best_value)
 
 
