@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from bilevel_core.problems.cvxpy import CvxpyProblem
     from bilevel_core.problems.mps import MpsProblem, read_mps
     from bilevel_core.problems.mps_write import write_mps
+    from bilevel_core.problems.nested import Answer, Call, NestedProblem, Row, TableProblem
     from bilevel_core.problems.pyomo import Follower, PyomoProblem
     from bilevel_core.problems.torch import TorchProblem
     from bilevel_core.result import Certificate, Claim, Result, Status, Termination, Verdict
     from bilevel_core.run.context import Event, RunContext
+    from bilevel_core.sampling.space import Categorical, Condition, Continuous, Integer, Space
     from bilevel_core.solvers.base import Accepted, Refused, Solver
     from bilevel_core.traits import Traits
 
@@ -51,6 +53,16 @@ _LAZY = {
     "MpsProblem": "bilevel_core.problems.mps",
     "read_mps": "bilevel_core.problems.mps",
     "write_mps": "bilevel_core.problems.mps_write",
+    "NestedProblem": "bilevel_core.problems.nested",
+    "TableProblem": "bilevel_core.problems.nested",
+    "Answer": "bilevel_core.problems.nested",
+    "Call": "bilevel_core.problems.nested",
+    "Row": "bilevel_core.problems.nested",
+    "Space": "bilevel_core.sampling.space",
+    "Continuous": "bilevel_core.sampling.space",
+    "Integer": "bilevel_core.sampling.space",
+    "Categorical": "bilevel_core.sampling.space",
+    "Condition": "bilevel_core.sampling.space",
     "Follower": "bilevel_core.problems.pyomo",
     "PyomoProblem": "bilevel_core.problems.pyomo",
     "TorchProblem": "bilevel_core.problems.torch",
@@ -74,28 +86,38 @@ __all__ = [
     "HOOK_API",
     "Accepted",
     "AlgebraicProblem",
+    "Answer",
     "BackendError",
     "BilevelError",
+    "Call",
+    "Categorical",
     "Certificate",
     "Claim",
     "Classification",
+    "Condition",
+    "Continuous",
     "CvxpyProblem",
     "Event",
     "Follower",
+    "Integer",
     "KnownOptimum",
     "MissingError",
     "ModelError",
     "MpsProblem",
+    "NestedProblem",
     "Problem",
     "ProblemSpec",
     "PyomoProblem",
     "Refused",
     "RefusedError",
     "Result",
+    "Row",
     "RunContext",
     "Solver",
     "SolverSpec",
+    "Space",
     "Status",
+    "TableProblem",
     "Termination",
     "TorchProblem",
     "Traits",

@@ -19,6 +19,7 @@ from bilevel_core.choose import Classification, build_solver, classification
 from bilevel_core.errors import UsageError
 from bilevel_core.plugins.registry import Registry, get_registry
 from bilevel_core.problems.base import AlgebraicProblem, DifferentiableProblem, Problem, as_problem
+from bilevel_core.problems.nested import NestedProblem
 from bilevel_core.result import Certificate, Claim, Result, Termination, Verdict
 from bilevel_core.run import Callback, Event, RunContext
 from bilevel_core.run.checkpoint import read
@@ -35,6 +36,7 @@ from bilevel_core.run.record import (
 )
 from bilevel_core.solvers.base import Solver
 from bilevel_core.verification import check
+from bilevel_core.verification.nested import check_nested
 
 log = logging.getLogger("bilevel")
 
@@ -119,6 +121,7 @@ def resume(
     max_iterations: int | None = None,
     callbacks: Sequence[Callback] = (),
     device: str = "auto",
+    executor: Executor | str | None = None,
 ) -> Result:
     """Go on with a recorded run from its checkpoint, with its own solver, options and seed.
 
@@ -129,9 +132,11 @@ def resume(
         problem: the problem that the run solved.
         folder: the run's folder (``out`` of `solve`, ``--out`` of the command line).
         time_limit: seconds from now; None for none.
-        max_iterations: replaces the option of that name: most iterations of each start, counted from its beginning.
+        max_iterations: replaces the option of that name: most iterations of each start, counted from its beginning; for
+            sampling solvers the budget of lower-level solves.
         callbacks: as for `solve`.
         device: as for `solve`.
+        executor: as for `solve`; what it computed before is on disk, so it need not be the same.
 
     Raises:
         UsageError: the folder holds no run or no checkpoint, or that of another problem; a solver without checkpoints.
@@ -144,12 +149,13 @@ def resume(
     registry = get_registry()
     name, method, request = _resumable(problem, record, registry)
     if max_iterations is not None:
-        method = dataclasses.replace(method, max_iterations=max_iterations)
+        method = method.limited(max_iterations)
     _check_device(name, method, device)
     stored = read(record.folder / CHECKPOINT)
     before = float(stored.entry("elapsed"))
     # A run that came to an end took longer than its solver: there was a check too.
     took = max(before, read_result(record.folder).wall_time if (record.folder / RESULT).exists() else 0.0)
+    pool = make_executor(executor, registry)
     record.reopen()
     try:
         context = RunContext(
@@ -157,8 +163,10 @@ def resume(
             seed=request["seed"],
             device=device,
             callbacks=_callbacks(callbacks, record, registry),
+            executor=pool,
             keeper=record,
             restored=stored,
+            journaled=record.journaled(),
             elapsed_before=took,
         )
         verify = bool(request.get("verify", True))
@@ -166,6 +174,8 @@ def resume(
     finally:
         for text in registry.new_warnings():
             log.warning(text)
+        if pool is not None and pool is not executor:
+            pool.shutdown()
 
 
 def verify(problem: Any, x: Mapping[str, Any] | Result, y: Mapping[str, Any] | None = None) -> Certificate:
@@ -238,6 +248,7 @@ def _solve(
 def _resumable(problem: Problem, record: RunRecord, registry: Registry) -> tuple[str, Any, dict[str, Any]]:
     """The solver of a recorded run, made with its options, and what ``run.json`` says."""
     from bilevel_core.solvers.iterative import IterativeSolver
+    from bilevel_core.solvers.sample import SamplingSolver
 
     folder = record.folder
     request = read_request(folder)
@@ -247,7 +258,7 @@ def _resumable(problem: Problem, record: RunRecord, registry: Registry) -> tuple
     if problem.name != request["name"]:
         raise UsageError(f"The run in {folder} solved {request['name']!r}; the problem given is {problem.name!r}.")
     name, method, _ = build_solver(problem, request["solver"], read_options(request, folder), registry)
-    if not isinstance(method, IterativeSolver):
+    if not isinstance(method, IterativeSolver | SamplingSolver):
         raise UsageError(
             f"Solver {name!r} keeps no checkpoints, so the run in {folder} cannot be resumed: solve it again."
         )
@@ -280,7 +291,7 @@ def _run(method: Any, problem: Problem, context: RunContext) -> Result:
 
 
 def _with_check(problem: Problem, result: Result, context: RunContext, *, verify: bool) -> Result:
-    result = dataclasses.replace(result, details=problem.details(result.x, result.y))
+    result = dataclasses.replace(result, details={**result.details, **problem.details(result.x, result.y)})
     if not verify:
         return result
     context.report("phase", message="checking the point independently")
@@ -306,6 +317,8 @@ def _certificate(
         certificate = check(problem, problem.vector(x, y), claim=claim, run=run, response=response)
     elif isinstance(problem, DifferentiableProblem):
         certificate = _differentiable_certificate(problem, x, y)
+    elif isinstance(problem, NestedProblem):
+        certificate = check_nested(problem, x, y)
     else:
         return Certificate(Verdict.UNVERIFIABLE, reason=f"There is no check for {problem.form} problems.")
     return _with_more_checks(problem, x, y, certificate, get_registry())

@@ -57,7 +57,8 @@ def classification(problem: Problem, registry: Registry | None = None) -> Classi
             verdicts[name] = _verdict(spec.load()(), problem, traits)
         except MissingError as error:
             verdicts[name] = Refused(f"it cannot be loaded: {error}", spec.install)
-    chosen = next((name for name, v in verdicts.items() if isinstance(v, Accepted)), None)
+    willing = (name for name, v in verdicts.items() if isinstance(v, Accepted) and registry.solvers[name].priority >= 0)
+    chosen = next(willing, None)
     return Classification(traits, verdicts, chosen)
 
 
@@ -80,9 +81,15 @@ def build_solver(
             # What one solver recommends instead is no help where it is a solver that refuses as well.
             advice = [v.instead for v in found.verdicts.values() if isinstance(v, Refused) and v.instead]
             needs = next((a for a in advice if not any(name in a for name in found.verdicts)), "")
+            asked = [k for k, v in found.verdicts.items() if isinstance(v, Accepted)]
             raise RefusedError(
                 f"No installed solver takes this problem ({traits.label}): {reasons}."
                 + (f" It needs {needs}." if needs else "")
+                + (
+                    f" Only when asked for by name, and proving nothing, these try: {', '.join(asked)}."
+                    if asked
+                    else ""
+                )
             )
         name = found.chosen
     factory = registry.find("solvers", name).load()

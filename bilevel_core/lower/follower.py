@@ -58,6 +58,7 @@ class FollowerProblem:
         import casadi
 
         self._ca: Any = casadi
+        self._counts = oracle.counts
         self._program = oracle.program
         self._index = index
         self._level = oracle.program.followers[index]
@@ -169,6 +170,7 @@ class FollowerProblem:
             given |= {"lbg": self._row_lower, "ubg": self._row_upper}
         answer = solver(x0=np.clip(start, self._lower, self._upper), **given)
         stats = solver.stats()
+        self._counts["lower_evaluations"] += int(stats.get("n_call_nlp_f", 0))
         y, rows, bounds = (np.array(answer[key], dtype=float).reshape(-1) for key in ("x", "lam_g", "lam_x"))
         return Found(y, None, int(stats["iter_count"]), rows, bounds), str(stats["return_status"])
 

@@ -82,11 +82,11 @@ def optimise(
     does not vanish at the minimum. The residual is that of the whole objective either way.
     """
     y = start.detach().clone()
-    optimiser: Any = kind([y], **_arguments(kind, settings))
+    optimiser: Any = kind([y], **arguments(kind, settings))
     groups: list[dict[str, Any]] = optimiser.param_groups
     stochastic = oracle.problem.lower_data is not None
     steps = 0
-    with _batches(oracle) as batches:
+    with batches_of(oracle) as batches:
         while steps < settings.max_iterations and not settings.hurry():
             if stochastic:
                 oracle.terms.advance()
@@ -96,7 +96,7 @@ def optimise(
                 if norm(y.grad) <= settings.tolerance:
                     break
             for group in groups:
-                group["lr"] = settings.learning_rate * _factor(settings, steps)
+                group["lr"] = settings.learning_rate * factor(settings, steps)
             optimiser.step()
             steps += 1
     value, gradient = oracle.lower_gradient(x, y)
@@ -104,7 +104,8 @@ def optimise(
 
 
 @contextlib.contextmanager
-def _batches(oracle: TorchOracle) -> Generator[Any]:
+def batches_of(oracle: TorchOracle) -> Generator[Any]:
+    """Minibatches of the lower level's data without end; nothing where there are no data."""
     if oracle.problem.lower_data is None:
         yield iter(())
         return
@@ -112,7 +113,8 @@ def _batches(oracle: TorchOracle) -> Generator[Any]:
         yield batches
 
 
-def _factor(settings: LowerSettings, step: int) -> float:
+def factor(settings: LowerSettings, step: int) -> float:
+    """What the learning rate is multiplied by at a step."""
     share = step / max(1, settings.max_iterations)
     schedules: dict[str, Callable[[float], float]] = {
         "constant": lambda _: 1.0,
@@ -124,7 +126,12 @@ def _factor(settings: LowerSettings, step: int) -> float:
     return schedules[settings.schedule](share)
 
 
-def _arguments(kind: type[torch.optim.Optimizer], settings: LowerSettings) -> dict[str, Any]:
+def arguments(kind: type[torch.optim.Optimizer], settings: LowerSettings) -> dict[str, Any]:
+    """What an optimiser is made with.
+
+    Raises:
+        UsageError: it has no momentum or weight decay, and one was asked for.
+    """
     accepted = inspect.signature(kind).parameters
     arguments: dict[str, Any] = {"lr": settings.learning_rate}
     for name in ("momentum", "weight_decay"):

@@ -49,6 +49,41 @@ def bilevel_solvers() -> list[SolverSpec]:
             "local: the follower's optimality penalised, with a weight that rises",
             priority=30,
         ),
+        *_sampling(),
+    ]
+
+
+def _sampling() -> list[SolverSpec]:
+    """Solvers that sample the upper level. ``auto`` never takes them: they find good points, and prove nothing."""
+    extra = "pip install 'bilevel[sampling]'"
+    methods = (
+        ("grid", "Grid", "every point of a grid; finite spaces whole", ""),
+        ("random", "Random", "random points: a baseline", ""),
+        ("sobol", "Sobol", "a low-discrepancy sequence", ""),
+        ("local", "Local", "hill climbing with restarts", ""),
+        ("evolution", "Evolution", "differential evolution, or regularised evolution with ageing", ""),
+        ("bayes", "Bayes", "a model of the leader's value: Gaussian process or Parzen estimators (Optuna)", extra),
+        ("cma", "Cma", "CMA-ES with restarts (cma)", extra),
+        ("nsga2", "Nsga2", "NSGA-II: the Pareto set of several upper objectives (pymoo)", extra),
+        ("reinforce", "Reinforce", "REINFORCE with a factorised or recurrent controller", ""),
+        ("halving", "Halving", "successive halving and Hyperband on the lower level's budget", ""),
+    )
+    return [
+        SolverSpec(
+            f"sample.{name}",
+            f"bilevel_core.solvers.sample_methods:{attribute}",
+            f"sampling: {summary}",
+            install=install,
+            priority=-10,
+        )
+        for name, attribute, summary, install in methods
+    ] + [
+        SolverSpec(
+            "bleaq",
+            "bilevel_core.solvers.bleaq:Bleaq",
+            "sampling: evolution on models of the follower's answer and of its optimal value",
+            priority=-10,
+        )
     ]
 
 
@@ -139,12 +174,24 @@ def bilevel_exporters() -> list[ExporterSpec]:
 
 @hookimpl
 def bilevel_executors() -> list[ExecutorSpec]:
-    """Where work that fans out runs on this machine."""
+    """Where work that fans out runs: on this machine, or on a cluster."""
     return [
         ExecutorSpec("serial", "bilevel_core.run.executors:serial", "one task after the other, in this process"),
         ExecutorSpec(
             "processes",
             "bilevel_core.run.executors:processes",
             "processes[:N], N worker processes on this machine, by default one a core",
+        ),
+        ExecutorSpec(
+            "dask",
+            "bilevel_core.run.clusters:dask",
+            "dask[:ADDRESS], the workers of a Dask scheduler; without an address a cluster on this machine",
+            install="pip install 'bilevel[dask]'",
+        ),
+        ExecutorSpec(
+            "ray",
+            "bilevel_core.run.clusters:ray",
+            "ray[:ADDRESS], the workers of a Ray cluster; without an address one on this machine",
+            install="pip install ray",
         ),
     ]

@@ -98,7 +98,8 @@ class SolverSpec(Spec):
     """A solver. ``factory`` is a subclass of ``bilevel_core.solvers.Solver``.
 
     Attributes:
-        priority: of several that accept a problem, ``auto`` takes the one with the highest.
+        priority: of several that accept a problem, ``auto`` takes the one with the highest; it never takes one whose
+            priority is negative.
     """
 
     priority: int = 0

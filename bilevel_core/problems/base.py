@@ -27,6 +27,10 @@ class Problem(ABC):
 
     name: str = "problem"
 
+    reference: tuple[str, Mapping[str, Any]] | None = None
+    """A registered name and its parameters that make the same problem anew: what is sent to other machines in place of
+    the problem itself. None where there is no such name."""
+
     def details(self, x: Values, y: Values) -> dict[str, Any]:
         """What this problem type reports of a point in its own terms: JSON-ready scalars, and lists of rows (tables).
 

@@ -50,6 +50,14 @@ class Keeper(Protocol):
         """
         ...
 
+    def journal(self, entry: bytes) -> None:
+        """Add an entry to those that are kept already.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        ...
+
 
 class RunContext:
     """Handed to `Solver.run`. Not shared between runs.
@@ -62,6 +70,7 @@ class RunContext:
         executor: where independent pieces of work go; None runs them here, one after the other.
         keeper: where solvers that have a state put checkpoints; None keeps none.
         restored: a checkpoint to go on from (`bilevel_core.run.checkpoint.Stored`).
+        journaled: the entries of the journal that belong to it, oldest first.
         elapsed_before: seconds that the run took until that checkpoint; they count as elapsed, not for the limit.
     """
 
@@ -75,6 +84,7 @@ class RunContext:
         executor: Executor | None = None,
         keeper: Keeper | None = None,
         restored: Stored | None = None,
+        journaled: Sequence[bytes] = (),
         elapsed_before: float = 0.0,
     ) -> None:
         self.time_limit = time_limit
@@ -83,6 +93,7 @@ class RunContext:
         self.executor = executor
         self.keeper = keeper
         self.restored = restored
+        self.journaled = tuple(journaled)
         self.elapsed_before = elapsed_before
         self.trace: list[dict[str, float | None]] = []
         self._callbacks = tuple(callbacks)

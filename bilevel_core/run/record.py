@@ -1,5 +1,6 @@
 """A run on disk: ``run.json`` (what was asked), ``events.jsonl`` (what happened), ``checkpoint`` (where an iterative
-solver stands, to go on from), ``result.json`` (what came out).
+solver stands, to go on from), ``journal`` (what a sampling solver learned, trial by trial), ``result.json`` (what came
+out).
 """
 
 from __future__ import annotations
@@ -7,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import json
+import logging
 import math
 import os
 import time
@@ -21,8 +23,10 @@ from bilevel_core.result import Result, Termination, plain
 from bilevel_core.run.checkpoint import write
 from bilevel_core.run.context import Event
 
+log = logging.getLogger("bilevel")
+
 SCHEMA = "bilevel.run/1"
-EVENTS, CHECKPOINT, RESULT = "events.jsonl", "checkpoint", "result.json"
+EVENTS, CHECKPOINT, RESULT, JOURNAL = "events.jsonl", "checkpoint", "result.json", "journal"
 CUT_SHORT = (Termination.STOPPED_BY_USER, Termination.TIME_LIMIT, Termination.ITERATION_LIMIT)
 """Ends after which the best point is saved even when nobody asked for a record, and a run may be resumed."""
 
@@ -62,7 +66,7 @@ class RunRecord:
         with self._faults_named():
             self.folder.mkdir(parents=True, exist_ok=True)
             self._clean()
-            for name in (EVENTS, CHECKPOINT, RESULT):
+            for name in (EVENTS, CHECKPOINT, RESULT, JOURNAL):
                 old = self.folder / name
                 if old.exists():
                     old.replace(old.with_name(f"previous-{name}"))
@@ -82,6 +86,10 @@ class RunRecord:
             content = path.read_bytes() if path.exists() else b""
             if content and not content.endswith(b"\n"):
                 write(path, content[: content.rfind(b"\n") + 1])
+            whole = sum(8 + len(entry) for entry in self.journaled())
+            if whole != (size := self._journal_size()):
+                log.warning("The last entry of the journal in %s was cut off (%d bytes).", self.folder, size - whole)
+                os.truncate(self.folder / JOURNAL, whole)
             self.written = True
 
     def event(self, event: Event) -> None:
@@ -96,6 +104,41 @@ class RunRecord:
             OSError: it cannot be written; the one before is left.
         """
         write(self.folder / CHECKPOINT, content)
+
+    def journal(self, entry: bytes) -> None:
+        """Add an entry to the journal, its length before it; nothing that is there already is written again.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        with (self.folder / JOURNAL).open("ab") as f:
+            f.write(len(entry).to_bytes(8, "little") + entry)
+
+    def journaled(self) -> list[bytes]:
+        """The entries of the journal, oldest first; one that a crash cut off is left out.
+
+        Raises:
+            UsageError: the journal cannot be read.
+        """
+        try:
+            content = (self.folder / JOURNAL).read_bytes()
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise UsageError(f"{self.folder / JOURNAL} cannot be read: {error.strerror}.") from error
+        found: list[bytes] = []
+        at = 0
+        while at + 8 <= len(content):
+            end = at + 8 + int.from_bytes(content[at : at + 8], "little")
+            if end > len(content):
+                break
+            found.append(content[at + 8 : end])
+            at = end
+        return found
+
+    def _journal_size(self) -> int:
+        path = self.folder / JOURNAL
+        return path.stat().st_size if path.exists() else 0
 
     def finish(self, result: Result) -> None:
         """Write ``result.json``."""
@@ -138,6 +181,7 @@ class LateRecord(RunRecord):
         self._asked: dict[str, Any] = {}
         self._events: list[Event] = []
         self._checkpoint = b""
+        self._journal: list[bytes] = []
 
     def start(self, request: Mapping[str, Any]) -> None:
         """Note what was asked."""
@@ -152,6 +196,10 @@ class LateRecord(RunRecord):
         """Note the checkpoint."""
         self._checkpoint = content
 
+    def journal(self, entry: bytes) -> None:
+        """Note an entry of the journal."""
+        self._journal.append(entry)
+
     def finish(self, result: Result) -> None:
         """Write everything down if the run was cut short and left something."""
         if result.termination not in CUT_SHORT or not (result.has_point or self._checkpoint):
@@ -162,6 +210,8 @@ class LateRecord(RunRecord):
             record.event(event)
         if self._checkpoint:
             record.checkpoint(self._checkpoint)
+        for entry in self._journal:
+            record.journal(entry)
         record.finish(result)
         self.folder, self.written = record.folder, True
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -150,6 +150,10 @@ class IterativeSolver(Solver):
     def check_options(self, form: str) -> None:
         """See `Solver.check_options`."""
         check(self, self.only, form)
+
+    def limited(self, count: int) -> IterativeSolver:
+        """The same with another limit of iterations."""
+        return replace(self, max_iterations=count)
 
     def make_oracle(self, problem: Any, context: RunContext) -> Oracle:
         """The oracle that the other methods get."""

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from bilevel_core.problems.base import AlgebraicProblem, DifferentiableProblem, Problem, Sizes
+from bilevel_core.problems.nested import NestedProblem
 from bilevel_core.program import BilevelProgram, Function, Level, Row, Variable, collect, positive_semidefinite
 from bilevel_core.program.expression import Call, Expression, differentiate, walk
 from bilevel_core.program.expression import columns as expression_columns
+from bilevel_core.sampling.space import Continuous
 from bilevel_core.traits.interval import convex_over
 
 CONVEX = "convex-followers"
@@ -129,6 +131,16 @@ def derive_traits(problem: Problem) -> Traits:
         return _algebraic(problem.program())
     if isinstance(problem, DifferentiableProblem):
         return _differentiable(problem.sizes())
+    if isinstance(problem, NestedProblem):
+        follower = FollowerTraits("follower", 0, 0, 0, "nonlinear", "nonlinear")
+        integers = sum(not isinstance(v, Continuous) for v in problem.space.variables)
+        return Traits(
+            form=problem.form,
+            upper_variables=len(problem.space),
+            upper_integers=integers,
+            upper_objective="nonlinear",
+            followers=(follower,),
+        )
     return Traits(form=problem.form)
 
 

@@ -42,7 +42,9 @@ def _find(reference: str, parameters: Mapping[str, str]) -> Problem:
     registry = get_registry()
     if reference in registry.problems:
         spec = registry.problems[reference]
-        return _make(spec.load(), parameters, f"problem {reference!r}")
+        made = _make(spec.load(), parameters, f"problem {reference!r}")
+        made.reference = (reference, dict(parameters))
+        return made
     path_text, _, attribute = reference.partition(":")
     path = Path(path_text)
     if path.suffix == ".py":

@@ -20,6 +20,7 @@ class Run:
             Each must go on being refuted.
         refusals: problems that it accepts by their traits, but refuses once it has looked at numbers: so says their
             classification.
+        sampling: whether it samples: then it takes nearly every problem, and is run on `SAMPLED` only.
         late: problems on which its search is not over within the seconds given here. What it returns must be true; the
             optimum is not asked for, since whether it has come up by then depends on the machine.
     """
@@ -31,7 +32,11 @@ class Run:
     refuted: frozenset[str] = frozenset()
     refusals: frozenset[str] = frozenset()
     late: frozenset[str] = frozenset()
+    sampling: bool = False
 
+
+SAMPLED = ("classic/bard-511", "classic/moore-bard", "trap/two-limits", "trap/leaders-wish", "trap/follower-unbounded")
+"""Problems on which sampling solvers are run here; more of them, with budgets of their own, in tests/sampling."""
 
 UNCHECKED = {"smd/smd5", "smd/smd8"}
 """The follower's valley costs a global solver about a minute at each point: these runs are made without the check."""
@@ -85,4 +90,20 @@ SOLVERS: dict[str, Run] = {
         1e-4,
         refusals=frozenset({MITSOS, *(f"smd/smd{n}" for n in range(1, 13) if n not in (6, 9))}),
     ),
+    **{
+        f"sample.{name}": Run({"lower_solves": 60, **options}, 0.2, sampling=True)
+        for name, options in {
+            "grid": {},
+            "random": {},
+            "sobol": {},
+            "local": {},
+            "evolution": {},
+            "reinforce": {},
+            "halving": {},
+            "bayes": {"model": "tpe"},
+            "cma": {},
+            "nsga2": {},
+        }.items()
+    },
+    "bleaq": Run({"lower_solves": 60}, 1e-3, sampling=True),
 }

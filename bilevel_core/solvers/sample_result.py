@@ -1,0 +1,96 @@
+"""The result of a search: its best point, confirmed, what may be claimed of it, and the Pareto set if there is one."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from bilevel_core.result import Claim, Result, Termination
+from bilevel_core.solvers.assemble import without_point
+from bilevel_core.solvers.sample_task import Outcome
+
+if TYPE_CHECKING:
+    from bilevel_core.solvers.sample_drive import Search
+
+
+def conclude(search: Search, termination: Termination, message: str) -> Result:
+    """Put the result together.
+
+    Args:
+        search: the run.
+        termination: why it ended.
+        message: what to tell of the end.
+    """
+    texts = [message] if message else []
+    if search.context.stopped and not search.best:
+        texts.append("The run was stopped before a first point was found.")
+    outcome, confirmed = _best(search)
+    if search.failed and termination is not Termination.ERROR:
+        worst = next((text for text, _ in search.messages.most_common()), "")
+        texts.append(f"{search.failed} of {search.told} trials failed; for example: {worst}")
+    texts += confirmed
+    counts = {**search.counts, "trials": search.told}
+    if outcome is None or not outcome.score.feasible:
+        texts += _why_none(search)
+        if _enumerated(search) and search.unproven == 0 and not search.failed:
+            termination = Termination.INFEASIBLE
+            texts.append("Every point of the leader's finite space was tried.")
+        return without_point(termination, search.context, " ".join(texts), counts=counts)
+    x, y, upper, lower = search.evaluation.result(outcome)
+    claim = Claim.FEASIBLE
+    if _enumerated(search) and search.unproven == 0 and not search.failed and termination is Termination.CONVERGED:
+        claim = Claim.GLOBAL
+        texts.append("Every point of the leader's finite space was tried, and every follower solved globally.")
+    return Result(
+        termination=termination,
+        claim=claim,
+        x=x,
+        y=y,
+        upper_objective=upper,
+        lower_objective=lower,
+        bound=upper if claim is Claim.GLOBAL else None,
+        trace=tuple(search.context.trace),
+        counts=counts,
+        message=" ".join(texts),
+        details=_front(search),
+    )
+
+
+def _enumerated(search: Search) -> bool:
+    """Whether no point of the space was left out."""
+    from bilevel_core.sampling.simple import GridSampler
+
+    return search.evaluation.space.finite and isinstance(search.sampler, GridSampler) and search.sampler.over
+
+
+def _best(search: Search) -> tuple[Outcome | None, list[str]]:
+    """The best point once its follower, and that of those that then come before it, has been solved globally."""
+    while search.best and not search.context.stopped and not search.is_sure(search.best[0]):
+        continue  # another one is the best now
+    if not search.corrected:
+        return (search.best[0] if search.best else None), []
+    text = "Of the best points the followers were solved globally as well: "
+    return search.best[0], [f"{text}{search.corrected} had another answer than the local one."]
+
+
+def _why_none(search: Search) -> list[str]:
+    best = search.best[0] if search.best else None
+    texts = ["No point was found that satisfies both levels."]
+    if best is not None and math.isfinite(best.score.violation):
+        texts.append(f"The smallest violation of the leader's constraints was {best.score.violation:.3g}.")
+    if search.messages:
+        text, times = search.messages.most_common(1)[0]
+        texts.append(f"Of {search.told} trials {times} ended so: {text}")
+    return texts
+
+
+def _front(search: Search) -> dict[str, Any]:
+    """The Pareto set as a table, sorted by the first objective."""
+    if search.evaluation.objectives == 1:
+        return {}
+    names = search.problem.objectives
+    rows: list[dict[str, Any]] = []
+    for outcome in sorted(search.front, key=lambda o: o.score.objectives):
+        row: dict[str, Any] = dict(zip(names, outcome.score.objectives, strict=True))
+        rows.append({**row, **search.evaluation.space.values(outcome.point)})
+    return {"pareto": rows}

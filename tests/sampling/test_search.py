@@ -1,0 +1,272 @@
+"""The search loop through `bl.solve`: optima, claims, budgets, early ends, failures, several objectives."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+import bilevel_core as bl
+from bilevel_core.plugins.registry import get_registry
+from bilevel_core.run import Event
+
+from . import problems
+
+LEARNING = ["sample.local", "sample.evolution", "sample.reinforce"]
+OPTIONAL = {"sample.cma": "cma", "sample.nsga2": "pymoo", "sample.bayes": "optuna"}
+EVERY = ["sample.grid", "sample.random", "sample.sobol", *LEARNING]
+EVERY += [name for name, package in OPTIONAL.items() if importlib.util.find_spec(package)]
+DISCRETE = {
+    "classic/moore-bard": 9,
+    "classic/mibs-manual": 7,
+    "classic/knapsack-interdiction": 16,
+    "trap/leaders-wish": 10,
+}
+"""Small problems of the library with an integer leader, and the points of its space."""
+
+
+@functools.cache
+def library(name: str) -> Any:
+    return get_registry().problems[name].load()()
+
+
+def options(solver: str, **more: Any) -> dict[str, Any]:
+    return {**more, "model": "tpe"} if solver == "sample.bayes" else more
+
+
+def outcome(result: bl.Result) -> dict[str, Any]:
+    """All of a result but times."""
+    data = result.to_dict()
+    data["trace"] = [e["objective"] for e in data["trace"]]
+    del data["wall_time"]
+    return data
+
+
+@pytest.mark.parametrize("solver", EVERY)
+@pytest.mark.parametrize("name", DISCRETE)
+def test_small_discrete_problems_by_enumeration_sized_budgets(solver: str, name: str) -> None:
+    known = get_registry().problems[name].known
+    assert known is not None
+    result = bl.solve(library(name), solver, options(solver, lower_solves=40))
+    assert result.counts["trials"] <= DISCRETE[name]
+    if known.upper_objective is None:
+        assert not result.has_point
+        return
+    assert result.upper_objective == pytest.approx(known.upper_objective, abs=1e-6)
+    assert result.certificate is not None
+    assert result.certificate.verdict == "verified"
+    assert result.claim == ("global" if solver == "sample.grid" else "feasible")
+    assert result.status == ("optimal" if solver == "sample.grid" else "feasible")
+
+
+def test_an_infeasible_problem_is_proven_so_by_enumeration() -> None:
+    result = bl.solve(library("trap/leaders-wish"), "sample.grid")
+    assert result.termination == "infeasible"
+    assert "Every point" in result.message
+    assert bl.solve(library("trap/leaders-wish"), "sample.random").termination == "converged"
+
+
+def test_a_grid_that_is_cut_short_claims_nothing_global() -> None:
+    result = bl.solve(library("classic/moore-bard"), "sample.grid", {"lower_solves": 8})
+    assert result.termination == "iteration-limit"
+    assert result.claim == "feasible"
+    fine = bl.solve(problems.trained(), "sample.grid", {"lower_solves": 50})
+    assert fine.termination == "converged"
+    assert fine.claim == "feasible"
+
+
+@pytest.mark.parametrize("solver", EVERY)
+def test_nested_problems_are_solved_and_checked(solver: str) -> None:
+    result = bl.solve(problems.conditional(), solver, options(solver)) if solver != "sample.cma" else None
+    if result is None:
+        with pytest.raises(bl.UsageError, match="'kind'"):
+            bl.solve(problems.conditional(), solver)
+        return
+    assert result.upper_objective == 2.5
+    assert result.details["choice"] == {"kind": "net", "depth": 3, "act": "tanh"}
+    assert result.counts["trials"] == 7
+    assert result.certificate is not None
+    assert result.certificate.verdict == "verified"
+    assert bl.verify(problems.conditional(), result.x, result.y).verdict == "verified"
+    assert bl.Result.from_json(result.to_json()) == result
+
+
+def test_points_of_nested_problems_are_refuted_when_wrong() -> None:
+    table = bl.TableProblem(
+        (bl.Categorical("c", ("a", "b")),),
+        [
+            bl.Row({"c": "a"}, {"y": 1}, upper=1.0, lower=2.0),
+            bl.Row({"c": "a"}, {"y": 2}, upper=3.0, lower=1.0),
+            bl.Row({"c": "a"}, {"y": 4}, upper=2.0, lower=1.0),
+            bl.Row({"c": "b"}, {"y": 1}, upper=9.0, lower=0.0, violation=1.0),
+        ],
+    )
+    result = bl.solve(table, "sample.grid")
+    assert (result.upper_objective, float(result.y["y"]), result.status) == (2.0, 4.0, "optimal")
+    verdicts = {
+        ("a", 1): ("refuted", "do better"),
+        ("a", 2): ("verified", "as good"),
+        ("a", 7): ("refuted", "no answer"),
+        ("b", 1): ("refuted", "constraints"),
+    }
+    for (c, y), (verdict, text) in verdicts.items():
+        found = bl.verify(table, {"c": c}, {"y": y})
+        assert (found.verdict, text in found.reason) == (verdict, True), found
+    assert bl.verify(table, {"c": "a"}, {"y": 2}).better_response == 2.0
+    assert bl.verify(problems.mixed(), {"i": 5, "j": 2, "c": "b"}, {"y": 0.0}).verdict == "unverifiable"
+
+
+@pytest.mark.parametrize("solver", ["sample.random", "sample.evolution", "sample.local", "sample.sobol", "bleaq"])
+def test_the_seed_decides(solver: str) -> None:
+    def run(seed: int) -> bl.Result:
+        more = {} if solver in ("sample.random", "sample.sobol") else {"from_start": False}
+        return bl.solve(library("classic/bard-511"), solver, {"lower_solves": 15, **more}, seed=seed)
+
+    first = run(3)
+    assert outcome(first) == outcome(run(3))
+    assert [e["objective"] for e in first.trace] != [e["objective"] for e in run(4).trace]
+
+
+def test_the_order_of_arrival_changes_nothing_where_there_is_one_worker() -> None:
+    same = [bl.solve(problems.mixed(), "sample.local", {"lower_solves": 30, "order": o}) for o in ("index", "arrival")]
+    assert [e["objective"] for e in same[0].trace] == [e["objective"] for e in same[1].trace]
+
+
+def test_budget_patience_and_target() -> None:
+    events: list[Event] = []
+    result = bl.solve(problems.mixed(), "sample.random", {"lower_solves": 30}, callbacks=[events.append])
+    assert result.termination == "iteration-limit"
+    assert result.counts["lower_solves"] == result.counts["trials"] == 30
+    incumbents = [e.data["objective"] for e in events if e.kind == "incumbent"]
+    assert incumbents == [e["objective"] for e in result.trace] == sorted(incumbents, reverse=True)
+    assert sum(e.kind == "iteration" for e in events) == 30
+
+    result = bl.solve(problems.mixed(), "sample.evolution", {"target": 1.0, "lower_solves": 250})
+    assert result.termination == "converged"
+    assert result.upper_objective is not None
+    assert result.upper_objective <= 1.0
+    assert "target" in result.message
+
+    result = bl.solve(problems.mixed(), "sample.random", {"patience": 5, "lower_solves": 250})
+    assert result.termination == "converged"
+    assert result.counts["trials"] < 250
+    assert "last 5 trials" in result.message
+
+
+def test_a_target_is_in_the_users_sense() -> None:
+    problem = library("classic/mibs-manual")
+    result = bl.solve(problem, "sample.random", {"target": -30.0})
+    assert "target" in result.message
+    assert result.upper_objective is not None
+    assert result.upper_objective <= -30.0
+
+
+def test_the_leaders_own_constraints_cost_no_solve() -> None:
+    result = bl.solve(library("classic/knapsack-interdiction"), "sample.random")
+    assert result.counts["trials"] == 16
+    assert result.counts["lower_solves"] == 4
+
+
+def test_parts_of_a_budget_count_as_parts_and_answers_are_gone_on_from() -> None:
+    result = bl.solve(problems.trained(), "sample.halving", {"lower_solves": 12, "smallest_budget": 1 / 9})
+    assert result.upper_objective is not None
+    assert result.upper_objective < 0.1
+    assert result.counts["lower_solves"] > 12  # solves begun; together they are 12 whole ones
+    # 3 + 9 + 15 steps, each from where the last one ended, come as near as 27 at once.
+    x = float(result.x["u"])
+    assert float(result.y["y"]) == pytest.approx(x * (1 - 0.8**39), rel=1e-9) or float(result.y["y"]) == pytest.approx(
+        x * (1 - 0.8**27), rel=1e-9
+    )
+
+
+def test_several_upper_objectives_give_a_pareto_set() -> None:
+    pytest.importorskip("pymoo")
+    result = bl.solve(problems.two(), "sample.nsga2", {"lower_solves": 300, "population": 20})
+    rows = result.details["pareto"]
+    near, far = np.array([[r["near"], r["far"]] for r in rows]).T
+    assert len(rows) > 20
+    assert (np.diff(near) > 0).all()
+    assert (np.diff(far) < 0).all()
+    u = np.array([r["u"] for r in rows])
+    assert (u > -0.01).all()
+    assert (u < 2.01).all()
+    assert u.min() < 0.1
+    assert u.max() > 1.9
+    assert result.upper_objective == near[0]
+    with pytest.raises(bl.UsageError, match=r"2 upper objectives.*nsga2"):
+        bl.solve(problems.two(), "sample.local")
+    assert len(bl.solve(problems.two(), "sample.sobol", {"lower_solves": 64}).details["pareto"]) > 3
+
+
+def test_failures_cost_their_trials_only() -> None:
+    def follow(x: dict[str, Any], call: bl.Call) -> bl.Answer:
+        if x["k"] % 2:
+            raise ValueError("odd")
+        return bl.Answer({"y": 0.0}, float(x["k"]), math.nan if x["k"] == 0 else 0.0)
+
+    problem = bl.NestedProblem((bl.Integer("k", 0, 9),), follow, exact=True)
+    result = bl.solve(problem, "sample.grid")
+    assert result.upper_objective == 2.0
+    assert result.claim == "feasible"
+    assert "5 of 10 trials failed" in result.message
+    assert "ValueError: odd" in result.message
+
+    def broken(x: dict[str, Any], call: bl.Call) -> bl.Answer:
+        raise KeyError("gone")
+
+    problem = bl.NestedProblem((bl.Integer("k", 0, 99),), broken)
+    result = bl.solve(problem, "sample.random")
+    assert result.termination == "error"
+    assert result.counts["trials"] == 10
+    assert "KeyError: 'gone'" in result.message
+
+
+def test_wrong_requests_are_refused() -> None:
+    def wrong(x: dict[str, Any], call: bl.Call) -> Any:
+        return 1.0
+
+    with pytest.raises(bl.ModelError, match="expected an Answer"):
+        bl.solve(bl.NestedProblem((bl.Integer("k", 0, 9),), wrong), "sample.random")
+    with pytest.raises(bl.UsageError, match=r"lower_solves"):
+        bl.solve(problems.mixed(), "sample.random", {"lower_solves": 0})
+    with pytest.raises(bl.UsageError, match=r"lower = 'global' would have no effect"):
+        bl.solve(problems.mixed(), "sample.random", {"lower": "global"})
+    with pytest.raises(bl.RefusedError, match=r"budget to save"):
+        bl.solve(library("classic/bard-511"), "sample.halving")
+    with pytest.raises(bl.RefusedError, match=r"sample\.random"):
+        bl.solve(problems.mixed())
+    with pytest.raises(bl.RefusedError, match=r"integer"):
+        bl.solve(library("classic/moore-bard"), "bleaq")
+
+
+def test_a_leader_without_bounds_needs_a_box() -> None:
+    import pyomo.environ as pyo
+
+    m = pyo.ConcreteModel()
+    m.x, m.follower = pyo.Var(), bl.Follower()
+    m.follower.y = pyo.Var()
+    m.obj = pyo.Objective(expr=(m.x - 3) ** 2 + m.follower.y**2)
+    m.follower.obj = pyo.Objective(expr=(m.follower.y - m.x) ** 2)
+    with pytest.raises(bl.UsageError, match=r"'x'.*box"):
+        bl.solve(m, "sample.random")
+    result = bl.solve(m, "sample.evolution", {"box": 10.0, "from_start": False})
+    assert result.upper_objective == pytest.approx(4.5, abs=0.05)
+
+
+def test_time_over_keeps_the_best_point() -> None:
+    result = bl.solve(problems.mixed(), "sample.random", time_limit=0.0)
+    assert result.termination == "time-limit"
+    stops: list[Event] = []
+
+    def stop(event: Event) -> bool:
+        stops.append(event)
+        return event.kind == "iteration" and event.data["iteration"] == 7
+
+    result = bl.solve(problems.mixed(), "sample.random", callbacks=[stop])
+    assert result.termination == "stopped-by-user"
+    assert result.counts["trials"] == 7
+    assert result.has_point
