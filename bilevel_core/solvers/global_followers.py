@@ -1,0 +1,192 @@
+"""`global`: the followers at a fixed x, solved globally, and the leader's best or worst among their optimal answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from bilevel_core.backends import Backend, Solution, SolveSettings, SolveStatus
+from bilevel_core.backends.face import natural_scale
+from bilevel_core.backends.highs import Highs
+from bilevel_core.backends.scip import Scip, tight_feastol
+from bilevel_core.errors import BackendError
+from bilevel_core.program import INF, BilevelProgram, Function, Program, Row
+from bilevel_core.reductions import Chain
+from bilevel_core.reductions.kkt import OptimalityConditions
+from bilevel_core.run import RunContext
+from bilevel_core.solvers.single_level import polish
+from bilevel_core.solvers.start import with_multipliers
+
+EXACT = 1e-7
+"""How far from optimal, relative to the scale of its objective, a follower's answer in an incumbent may be: less than
+what the check allows.
+"""
+FEASIBLE = 1e-6
+AUXILIARY_SECONDS = 5.0
+ROUND = 9
+"""Leader's values that agree to so many decimals are one and the same x."""
+
+
+class CutShortError(Exception):
+    """A solve that had to come to its end did not."""
+
+
+@dataclass(frozen=True)
+class Optimal:
+    """The followers' optimal values at an x, and one optimal answer of each, put into the point."""
+
+    values: tuple[float, ...]
+    point: np.ndarray
+
+
+class Followers:
+    """Solves the followers of a problem; counts what it does.
+
+    Args:
+        program: the problem.
+        context: of the run; its time limit holds for every solve.
+    """
+
+    def __init__(self, program: BilevelProgram, context: RunContext) -> None:
+        self.program = program
+        self.context = context
+        self.solves = 0
+        self._known: dict[bytes, Optimal | None] = {}
+        lower = frozenset(program.lower_columns)
+        self.tied = [r for r in program.leader.rows if not r.function.columns.isdisjoint(lower)]
+        self.own_columns = [i for i in range(len(program.columns)) if i not in lower]
+
+    def optimal(self, point: np.ndarray) -> Optimal | None:
+        """The followers' answers at the point's x; None where a follower has none.
+
+        Raises:
+            CutShortError: a solve was cut short, or failed.
+        """
+        key = (np.round(point[self.own_columns], ROUND) + 0.0).tobytes()
+        if key not in self._known:
+            self._known[key] = self._optimal(point)
+        return self._known[key]
+
+    def _optimal(self, point: np.ndarray) -> Optimal | None:
+        out = point.copy()
+        values: list[float] = []
+        for k in range(len(self.program.followers)):
+            alone, columns = self.program.follower_at(k, point)
+            found = self.solve(alone)
+            if found.status is SolveStatus.INFEASIBLE:
+                return None
+            if found.values is None or not found.solved:
+                raise CutShortError(found.message or f"the follower's problem ended {found.status}")
+            answer = clipped(alone, found.values)
+            out[list(columns)] = answer
+            values.append(alone.objective.evaluate(answer))
+        return Optimal(tuple(values), out)
+
+    def solve(self, program: Program, *, seconds: float | None = None, gap: float = 0.0) -> Solution:
+        """Solve a program globally: HiGHS where it can, else SCIP with tight tolerances."""
+        self.solves += 1
+        left = self.context.remaining()
+        limit = left if seconds is None else seconds if left is None else min(seconds, left)
+        last = Solution(SolveStatus.ERROR)
+        backends: tuple[Backend, ...] = (Highs(), Scip())
+        for backend in backends:
+            if backend.refusal(program) is not None:
+                continue
+            options = {} if backend.name == "highs" else {"numerics/feastol": tight_feastol(program, degree=2)}
+            how = SolveSettings(time_limit=limit, seed=self.context.seed, gap=gap, options=options)
+            try:
+                last = backend.solve(program, how)
+            except BackendError as error:
+                last = Solution(SolveStatus.ERROR, message=str(error))
+                continue
+            if last.status is SolveStatus.INTERRUPTED:
+                raise KeyboardInterrupt
+            if last.status is not SolveStatus.ERROR:
+                return last
+        return last
+
+    def gaps(self, point: np.ndarray, optimal: Optimal) -> list[float]:
+        """By follower: how far its answer in the point is from optimal, relative to the scale of its objective."""
+        out: list[float] = []
+        for k, follower in enumerate(self.program.followers):
+            here = follower.objective.evaluate(point)
+            out.append((here - optimal.values[k]) / self.scale(k, optimal.point))
+        return out
+
+    def scale(self, k: int, point: np.ndarray) -> float:
+        """What an error in a follower's objective is relative to: its largest term at the point."""
+        alone, columns = self.program.follower_at(k, point)
+        return natural_scale(alone.objective, point[list(columns)])
+
+    def response(self, optimal: Optimal, *, worst: Function | None = None, slack: float = EXACT) -> np.ndarray | None:
+        """The leader's best among the followers' optimal answers that satisfy its constraints; None where none does.
+
+        Args:
+            optimal: the followers' optimal answers at some x.
+            worst: find instead the answer at which this function is largest, whether or not it suits the leader.
+            slack: how far from optimal an answer may be, relative to the scale of the follower's objective.
+
+        Raises:
+            CutShortError: the solve was cut short, or failed.
+        """
+        program, point = self.program, optimal.point
+        lower = program.lower_columns
+        position = {c: n for n, c in enumerate(lower)}
+        goal = program.leader.objective if worst is None else -worst
+
+        def at_x(f: Function) -> Function:
+            return f.fix({i: float(point[i]) for i in f.columns if i not in position}).renumbered(position)
+
+        rows = [replace(r, function=at_x(r.function)) for r in (self.tied if worst is None else [])]
+        for k, follower in enumerate(program.followers):
+            rows += [replace(r, function=at_x(r.function)) for r in follower.rows]
+            scale = self.scale(k, point)
+            room = optimal.values[k] + slack * scale
+            rows.append(Row(f"optimal for {follower.name}", at_x(follower.objective).scaled(10.0 / scale), -INF, 10.0 * room / scale))
+        columns = tuple(program.columns[i] for i in lower)
+        found = self.solve(Program(columns, at_x(goal), tuple(r for r in rows if r.function.columns or r.violation(()) > FEASIBLE)))
+        if found.status is SolveStatus.INFEASIBLE:
+            return None
+        if found.values is None or not found.solved:
+            raise CutShortError(found.message or f"the leader's choice among answers ended {found.status}")
+        out = point.copy()
+        out[list(lower)] = clipped(Program(columns, Function()), found.values)
+        return out
+
+    def feasible(self, point: np.ndarray) -> bool:
+        """Whether a point satisfies all constraints of both levels."""
+        return self.program.high_point().violation(point) <= FEASIBLE
+
+    def on_its_piece(self, point: np.ndarray) -> np.ndarray | None:
+        """The leader's best on the piece of the optimality system where the point lies (the same constraints active):
+        what a local search finds from there. Integers stay as they are. None where there is no such system.
+        """
+        program = self.program
+        integers = {i: float(round(point[i])) for i, c in enumerate(program.columns) if c.integer}
+        fixed = replace(program, columns=program.high_point().fix(integers).columns)
+        conditions = OptimalityConditions()
+        try:
+            chain = Chain(fixed).then(conditions)
+            values = with_multipliers(fixed, chain.target, conditions.multipliers, point)
+            if values is None:
+                return None
+            left = self.context.remaining()
+            clean = polish(chain.target, values, AUXILIARY_SECONDS if left is None else min(left, AUXILIARY_SECONDS))
+        except (ValueError, BackendError):  # a function without a derivative, or a search that breaks down
+            return None
+        return None if clean is None or clean.values is None else chain.invert(clean.values)
+
+
+def clipped(program: Program, values: np.ndarray) -> np.ndarray:
+    """Values within bounds, and integers whole."""
+    lower = np.array([c.lower for c in program.columns])
+    upper = np.array([c.upper for c in program.columns])
+    whole = np.array([c.integer for c in program.columns], dtype=bool)
+    return np.clip(np.where(whole, np.round(values), values), lower, upper)
+
+
+def excess(rows: Sequence[Row], point: np.ndarray) -> float:
+    """The largest violation of rows at a point, relative to scale."""
+    return max((r.violation(point) / r.function.scale(point) for r in rows), default=0.0)

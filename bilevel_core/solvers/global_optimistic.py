@@ -1,0 +1,105 @@
+"""`global` for an optimistic leader: the relaxation with value-function cuts, and responses as incumbents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from bilevel_core.program import BilevelProgram, Program
+from bilevel_core.reductions.value_function import Answer, ValueFunction
+from bilevel_core.solvers.global_answers import answers_at, inner_program
+from bilevel_core.solvers.global_followers import EXACT, CutShortError, Followers, Optimal
+from bilevel_core.solvers.global_tree import Seen
+
+TINY = 1e-9
+"""A follower whose answer in the relaxation is worse than its optimum by less than this (relative) cannot be cut."""
+
+
+class Optimistic:
+    """See `Side`."""
+
+    def __init__(self, program: BilevelProgram, followers: Followers) -> None:
+        self.program = program
+        self.followers = followers
+        self.answers: list[Answer] = []
+        self._tried: set[bytes] = set()
+
+    @property
+    def cuts(self) -> int:
+        """See `Side.cuts`."""
+        return len(self.answers)
+
+    @property
+    def solves(self) -> int:
+        """See `Side.solves`."""
+        return self.followers.solves
+
+    def relaxation(self, box: Mapping[int, tuple[float, float]]) -> Program:
+        """See `Side.relaxation`."""
+        return ValueFunction(self.answers, box).apply(self.program)
+
+    def look(self, point: np.ndarray, value: float, tolerance: float) -> Seen:
+        """See `Side.look`."""
+        optimal = self.followers.optimal(point)
+        if optimal is None:
+            return Seen(cut=False)
+        cut = self._cut(point, optimal)
+        best, worth = self._incumbent(optimal)
+        if worth > value + tolerance:
+            other = self._improved(optimal.point if best is None else best)
+            if other is not None and other[1] < worth:
+                best, worth = other
+        return Seen(cut, best, worth)
+
+    def _cut(self, point: np.ndarray, optimal: Optimal) -> bool:
+        found = False
+        for k, gap in enumerate(self.followers.gaps(point, optimal)):
+            if gap <= TINY:
+                continue
+            inner = self._inner(k, optimal, gap)
+            for answer in answers_at(self.program, k, optimal.point, inner):
+                if answer not in self.answers:
+                    self.answers.append(answer)
+                    found = True
+        return found
+
+    def _inner(self, k: int, optimal: Optimal, gap: float) -> np.ndarray | None:
+        gain = gap * self.followers.scale(k, optimal.point)
+        auxiliary = inner_program(self.program, k, optimal.point, optimal.values[k], gain)
+        if auxiliary is None:
+            return None
+        found = self.followers.solve(auxiliary, seconds=5.0, gap=0.05)
+        if found.values is None or found.values[-1] <= 0.0:
+            return None
+        out = optimal.point.copy()
+        out[list(self.program.followers[k].columns)] = found.values[:-1]
+        return out
+
+    def _incumbent(self, optimal: Optimal) -> tuple[np.ndarray | None, float]:
+        """The leader's best response at an x."""
+        best = self.followers.response(optimal)
+        if best is None or not self.followers.feasible(best):
+            return None, np.inf
+        return best, self.program.leader.objective.evaluate(best)
+
+    def _improved(self, point: np.ndarray) -> tuple[np.ndarray, float] | None:
+        """A better point nearby, with the same constraints active, if the follower's answer there is a global one."""
+        key = np.round(point, 4).tobytes()
+        if key in self._tried:
+            return None
+        self._tried.add(key)
+        moved = self.followers.on_its_piece(point)
+        if moved is None:
+            return None
+        try:
+            optimal = self.followers.optimal(moved)
+            if optimal is None:
+                return None
+            gaps = self.followers.gaps(moved, optimal)
+            if max(gaps) <= EXACT and self.followers.feasible(moved):
+                return moved, self.program.leader.objective.evaluate(moved)
+            best, worth = self._incumbent(optimal)
+        except CutShortError:
+            return None
+        return None if best is None else (best, worth)
