@@ -10,6 +10,7 @@ import numpy as np
 from bilevel_core.backends import Backend, Solution, SolveSettings, SolveStatus
 from bilevel_core.backends.face import natural_scale
 from bilevel_core.backends.highs import Highs
+from bilevel_core.backends.ipopt import Ipopt
 from bilevel_core.backends.scip import Scip, tight_feastol
 from bilevel_core.errors import BackendError
 from bilevel_core.program import INF, BilevelProgram, Function, Program, Row
@@ -24,6 +25,10 @@ EXACT = 1e-7
 what the check allows.
 """
 FEASIBLE = 1e-6
+GAP = 1e-7
+"""Gap, absolute and relative, up to which the followers' problems are solved."""
+RESPONSE_GAP = 1e-5
+"""The same for the leader's choice among optimal answers."""
 AUXILIARY_SECONDS = 5.0
 ROUND = 9
 """Leader's values that agree to so many decimals are one and the same x."""
@@ -84,8 +89,10 @@ class Followers:
             values.append(alone.objective.evaluate(answer))
         return Optimal(tuple(values), out)
 
-    def solve(self, program: Program, *, seconds: float | None = None, gap: float = 0.0) -> Solution:
-        """Solve a program globally: HiGHS where it can, else SCIP with tight tolerances."""
+    def solve(self, program: Program, *, seconds: float | None = None, gap: float = GAP) -> Solution:
+        """Solve a program globally: HiGHS where it can, else SCIP with tight tolerances, up to a gap (absolute and
+        relative), and its answer made exact by a local search from there.
+        """
         self.solves += 1
         left = self.context.remaining()
         limit = left if seconds is None else seconds if left is None else min(seconds, left)
@@ -94,7 +101,9 @@ class Followers:
         for backend in backends:
             if backend.refusal(program) is not None:
                 continue
-            options = {} if backend.name == "highs" else {"numerics/feastol": tight_feastol(program, degree=2)}
+            options: dict[str, float] = {}
+            if backend.name == "scip":
+                options = {"numerics/feastol": tight_feastol(program, degree=2), "limits/absgap": gap * _size(program)}
             how = SolveSettings(time_limit=limit, seed=self.context.seed, gap=gap, options=options)
             try:
                 last = backend.solve(program, how)
@@ -104,8 +113,27 @@ class Followers:
             if last.status is SolveStatus.INTERRUPTED:
                 raise KeyboardInterrupt
             if last.status is not SolveStatus.ERROR:
-                return last
+                return last if backend.name == "highs" or not last.solved else self._exact(program, last)
         return last
+
+    @staticmethod
+    def _exact(program: Program, found: Solution) -> Solution:
+        """An answer of a branch-and-bound that stopped within tolerances, improved by a local search from it."""
+        if found.values is None or program.sos1 or program.indicators:
+            return found
+        fixed = program.fix({i: float(round(found.values[i])) for i, c in enumerate(program.columns) if c.integer})
+        if Ipopt().refusal(fixed) is not None or all(c.fixed for c in fixed.columns):
+            return found
+        try:
+            better = Ipopt().solve(fixed, SolveSettings(start=found.values, time_limit=AUXILIARY_SECONDS, options={"tol": 1e-11}))
+        except BackendError:
+            return found
+        if better.values is None or not better.solved:
+            return found
+        clean = program.violation(better.values) <= max(1e-9, program.violation(found.values))
+        if clean and better.objective <= found.objective + 1e-9 * max(1.0, abs(found.objective)):
+            return replace(found, values=better.values, objective=better.objective)
+        return found
 
     def gaps(self, point: np.ndarray, optimal: Optimal) -> list[float]:
         """By follower: how far its answer in the point is from optimal, relative to the scale of its objective."""
@@ -146,13 +174,27 @@ class Followers:
             room = optimal.values[k] + slack * scale
             rows.append(Row(f"optimal for {follower.name}", at_x(follower.objective).scaled(10.0 / scale), -INF, 10.0 * room / scale))
         columns = tuple(program.columns[i] for i in lower)
-        found = self.solve(Program(columns, at_x(goal), tuple(r for r in rows if r.function.columns or r.violation(()) > FEASIBLE)))
+        kept = tuple(r for r in rows if r.function.columns or r.violation(()) > FEASIBLE)
+        found = self.solve(Program(columns, at_x(goal), kept), gap=RESPONSE_GAP)
         if found.status is SolveStatus.INFEASIBLE:
             return None
         if found.values is None or not found.solved:
             raise CutShortError(found.message or f"the leader's choice among answers ended {found.status}")
         out = point.copy()
         out[list(lower)] = clipped(Program(columns, Function()), found.values)
+        downhill = self._downhill(out)
+        return downhill if worst is not None or excess(self.tied, downhill) <= FEASIBLE else out
+
+    def _downhill(self, point: np.ndarray) -> np.ndarray:
+        """The point with what each follower's answer becomes by descent: what was optimal up to a tolerance is exact."""
+        out = point.copy()
+        for k in range(len(self.program.followers)):
+            alone, columns = self.program.follower_at(k, point)
+            if Highs().accepts(alone) is not None:
+                here = point[list(columns)]
+                found = self._exact(alone, Solution(SolveStatus.OPTIMAL, here, alone.objective.evaluate(here)))
+                if found.values is not None:
+                    out[list(columns)] = clipped(alone, found.values)
         return out
 
     def feasible(self, point: np.ndarray) -> bool:
@@ -177,6 +219,12 @@ class Followers:
         except (ValueError, BackendError):  # a function without a derivative, or a search that breaks down
             return None
         return None if clean is None or clean.values is None else chain.invert(clean.values)
+
+
+def _size(program: Program) -> float:
+    """What a gap is relative to before anything is known of the value."""
+    f = program.objective
+    return 1.0 if f.nonlinear is not None else min(1.0, f.size) or 1.0
 
 
 def clipped(program: Program, values: np.ndarray) -> np.ndarray:
