@@ -19,8 +19,8 @@ from bilevel_core.reductions.value_function import Answer
 
 ACTIVE = 1e-6
 """A constraint within this of its bound, relative to its scale, is active."""
-SHARE = 0.1
-"""How much of what a follower could gain is given up for an answer that stays feasible over a larger region."""
+SHARES = (0.1, 0.5)
+"""How much of what a follower could gain is given up for answers that stay feasible over a larger region."""
 STEEP = 1e4
 """Answers that move faster than this with x are not used."""
 
@@ -101,7 +101,7 @@ class Equations:
 
 
 def answers_at(
-    program: BilevelProgram, k: int, best: np.ndarray, inner: np.ndarray | None, *, moving: bool = True
+    program: BilevelProgram, k: int, best: np.ndarray, inner: Sequence[np.ndarray] = (), *, moving: bool = True
 ) -> list[Answer]:
     """The answers from which cuts are made.
 
@@ -109,15 +109,13 @@ def answers_at(
         program: the problem.
         k: number of the follower.
         best: a point with the follower's optimal answer.
-        inner: the same with an answer that stays feasible over a larger region; None where the best one does.
+        inner: the same with answers that stay feasible over larger regions; none where the best one does.
         moving: whether answers that move with x are wanted too.
     """
     level = program.followers[k]
     equations = Equations.of(program, level, best)
     out: list[Answer] = []
-    for values in (best, inner):
-        if values is None:
-            continue
+    for values in inner or (best,):
         constant = Answer.constant(k, level, values)
         out.append(constant if equations is None else Answer(k, equations.complete(dict(constant.values))))
     slopes = moves_with(program, k, best) if moving else None
@@ -130,9 +128,9 @@ def answers_at(
     return out
 
 
-def inner_program(program: BilevelProgram, k: int, values: np.ndarray, value: float, gain: float) -> Program | None:
-    """The auxiliary problem: the answer that stays furthest inside the constraints which x moves, and gives up no more
-    than a share of what the follower could gain. Over the follower's columns and one more.
+def inner_program(program: BilevelProgram, k: int, values: np.ndarray, limit: float) -> Program | None:
+    """The auxiliary problem: the answer that stays furthest inside the constraints which x moves, and is no worse for
+    the follower than ``limit``. Over the follower's columns and one more.
 
     None where x moves no inequality.
     """
@@ -153,7 +151,7 @@ def inner_program(program: BilevelProgram, k: int, values: np.ndarray, value: fl
                 rows.append(Row(row.name, inside, upper=sign * bound))
     if not moved:
         return None
-    rows.append(Row("nearly optimal", alone.objective, upper=value + SHARE * gain))
+    rows.append(Row("nearly optimal", alone.objective, upper=limit))
     return Program((*alone.columns, Variable("depth", 0.0, 1.0)), linear({depth: -1.0}), tuple(rows))
 
 
@@ -196,14 +194,14 @@ class _System:
                 continue
             at, scale = row.function.evaluate(values), row.function.scale(values)
             for bound, sign in ((row.upper, 1.0), (row.lower, -1.0)):
-                if abs(at - bound) <= ACTIVE * scale:
+                if math.isfinite(bound) and abs(at - bound) <= ACTIVE * scale:
                     rows.append((row.function.scaled(sign), math.inf if row.equality else 0.0))
                     if row.equality:
                         break
         for i in own:
             c = program.columns[i]
             for bound, sign in ((c.upper, 1.0), (c.lower, -1.0)):
-                if abs(values[i] - bound) <= ACTIVE * max(1.0, abs(bound)):
+                if math.isfinite(bound) and abs(values[i] - bound) <= ACTIVE * max(1.0, abs(bound)):
                     rows.append((linear({i: sign}), 0.0))
         self.rows = rows
         self.objective = level.objective

@@ -58,7 +58,7 @@ def _derived(program: Program, columns: Sequence[Variable], followers: Followers
     for i, side in _missing(columns):
         sign = 1.0 if side == "lower" else -1.0
         current = replace(program, columns=(*out, *program.columns[len(out) :]), objective=linear({i: sign}))
-        found = followers.solve(current, seconds=SECONDS, gap=MARGIN)
+        found = followers.solve(current, seconds=SECONDS, gap=MARGIN, absolute=MARGIN)
         limit = _limit(found)
         if limit is not None:
             room = MARGIN * max(1.0, abs(limit))
@@ -83,7 +83,9 @@ def _limit(found: Solution) -> float | None:
 
 def _with_known_point(program: BilevelProgram, relaxed: Program, followers: Followers) -> Program | None:
     """The relaxation with cuts from the followers' answers at one x, and without points worse than the one there."""
-    start = followers.solve(replace(relaxed, objective=linear({})), seconds=SECONDS)
+    start = followers.solve(relaxed, seconds=SECONDS)
+    if start.values is None or not start.solved:
+        start = followers.solve(replace(relaxed, objective=linear({})), seconds=SECONDS)
     if start.values is None:
         return None
     try:

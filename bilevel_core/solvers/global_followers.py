@@ -89,9 +89,11 @@ class Followers:
             values.append(alone.objective.evaluate(answer))
         return Optimal(tuple(values), out)
 
-    def solve(self, program: Program, *, seconds: float | None = None, gap: float = GAP) -> Solution:
-        """Solve a program globally: HiGHS where it can, else SCIP with tight tolerances, up to a gap (absolute and
-        relative), and its answer made exact by a local search from there.
+    def solve(
+        self, program: Program, *, seconds: float | None = None, gap: float = GAP, absolute: float | None = None
+    ) -> Solution:
+        """Solve a program globally: HiGHS where it can, else SCIP with tight tolerances, up to a gap (relative, and
+        absolute where no other is given), and its answer made exact by a local search from there.
         """
         self.solves += 1
         left = self.context.remaining()
@@ -103,7 +105,7 @@ class Followers:
                 continue
             options: dict[str, float] = {}
             if backend.name == "scip":
-                options = {"numerics/feastol": tight_feastol(program, degree=2), "limits/absgap": gap * _size(program)}
+                options = {"numerics/feastol": tight_feastol(program, degree=2), "limits/absgap": gap * _size(program) if absolute is None else absolute}
             how = SolveSettings(time_limit=limit, seed=self.context.seed, gap=gap, options=options)
             try:
                 last = backend.solve(program, how)
@@ -113,7 +115,8 @@ class Followers:
             if last.status is SolveStatus.INTERRUPTED:
                 raise KeyboardInterrupt
             if last.status is not SolveStatus.ERROR:
-                return last if backend.name == "highs" or not last.solved else self._exact(program, last)
+                exact = backend.name == "highs" or not last.solved or gap > GAP
+                return last if exact else self._exact(program, last)
         return last
 
     @staticmethod

@@ -8,10 +8,11 @@ import numpy as np
 
 from bilevel_core.program import BilevelProgram, Program
 from bilevel_core.reductions.value_function import Answer, ValueFunction
-from bilevel_core.solvers.global_answers import answers_at, inner_program
-from bilevel_core.solvers.global_followers import EXACT, CutShortError, Followers, Optimal
+from bilevel_core.solvers.global_answers import SHARES, answers_at, inner_program
+from bilevel_core.solvers.global_followers import AUXILIARY_SECONDS, EXACT, CutShortError, Followers, Optimal
 from bilevel_core.solvers.global_tree import Seen
 
+AUXILIARY_GAP = 0.05
 TINY = 1e-9
 """A follower whose answer in the relaxation is worse than its optimum by less than this (relative) cannot be cut."""
 
@@ -64,16 +65,19 @@ class Optimistic:
                     found = True
         return found
 
-    def _inner(self, k: int, optimal: Optimal, gap: float) -> np.ndarray | None:
+    def _inner(self, k: int, optimal: Optimal, gap: float) -> list[np.ndarray]:
+        """Answers that stay feasible over larger regions than the optimal one; none where x moves no constraint."""
         gain = gap * self.followers.scale(k, optimal.point)
-        auxiliary = inner_program(self.program, k, optimal.point, optimal.values[k], gain)
-        if auxiliary is None:
-            return None
-        found = self.followers.solve(auxiliary, seconds=5.0, gap=0.05)
-        if found.values is None or found.values[-1] <= 0.0:
-            return None
-        out = optimal.point.copy()
-        out[list(self.program.followers[k].columns)] = found.values[:-1]
+        out: list[np.ndarray] = []
+        for share in SHARES:
+            auxiliary = inner_program(self.program, k, optimal.point, optimal.values[k] + share * gain)
+            if auxiliary is None:
+                break
+            found = self.followers.solve(auxiliary, seconds=AUXILIARY_SECONDS, gap=AUXILIARY_GAP, absolute=0.0)
+            if found.values is not None and found.values[-1] > 0.0:
+                point = optimal.point.copy()
+                point[list(self.program.followers[k].columns)] = found.values[:-1]
+                out.append(point)
         return out
 
     def _incumbent(self, optimal: Optimal) -> tuple[np.ndarray | None, float]:
