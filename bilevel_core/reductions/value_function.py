@@ -24,8 +24,11 @@ from bilevel_core.program import expression as ex
 from bilevel_core.reductions.base import Reduction
 from bilevel_core.traits.interval import Box, function_range
 
+TOLERANCE = 1e-7
+"""A constraint that an answer violates nowhere by more than this, relative to its scale, counts as satisfied: backends
+find answers up to such a tolerance only.
+"""
 ROUNDING = 1e-9
-"""Up to this, relative to its scale, a constraint that an answer satisfies everywhere may be violated by rounding."""
 SHARP = 100.0
 """Cuts are multiplied by this, since backends hold rows to an absolute tolerance only."""
 
@@ -152,7 +155,7 @@ class Cuts:
         for bound, sign, least, most in ((upper, 1.0, low, high), (lower, -1.0, -high, -low)):
             if not math.isfinite(bound):
                 continue
-            allowed = ROUNDING * max(1.0, abs(bound), f.size)
+            allowed = TOLERANCE * max(1.0, abs(bound), f.size)
             if most - sign * bound <= allowed:
                 continue
             # An equation that does not hold everywhere fails almost everywhere: its closed complement is everything.

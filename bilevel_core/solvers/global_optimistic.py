@@ -9,7 +9,7 @@ import numpy as np
 from bilevel_core.program import BilevelProgram, Program
 from bilevel_core.reductions.value_function import Answer, ValueFunction
 from bilevel_core.solvers.global_answers import SHARES, answers_at, inner_program
-from bilevel_core.solvers.global_followers import AUXILIARY_SECONDS, EXACT, CutShortError, Followers, Optimal
+from bilevel_core.solvers.global_followers import AUXILIARY_SECONDS, EXACT, CutShortError, Followers, Optimal, clipped
 from bilevel_core.solvers.global_tree import Seen
 
 AUXILIARY_GAP = 0.05
@@ -76,7 +76,7 @@ class Optimistic:
             found = self.followers.solve(auxiliary, seconds=AUXILIARY_SECONDS, gap=AUXILIARY_GAP, absolute=0.0)
             if found.values is not None and found.values[-1] > 0.0:
                 point = optimal.point.copy()
-                point[list(self.program.followers[k].columns)] = found.values[:-1]
+                point[list(self.program.followers[k].columns)] = clipped(auxiliary, found.values)[:-1]
                 out.append(point)
         return out
 
