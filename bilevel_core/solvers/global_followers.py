@@ -134,7 +134,7 @@ class Followers:
         if better.values is None or not better.solved:
             return found
         clean = program.violation(better.values) <= max(1e-9, program.violation(found.values))
-        if clean and better.objective <= found.objective + 1e-9 * max(1.0, abs(found.objective)):
+        if clean and better.objective <= found.objective + EXACT * natural_scale(program.objective, found.values):
             return replace(found, values=better.values, objective=better.objective)
         return found
 

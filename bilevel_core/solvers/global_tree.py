@@ -29,6 +29,8 @@ ROUNDS = 12
 """Most relaxations of one box before it is divided."""
 PROGRESS = 0.1
 """A box is divided when a round closes less than this share of its gap."""
+COARSE = 0.03
+"""A relaxation is solved up to this share of the gap that is open."""
 NODE_SECONDS = 20.0
 """A relaxation that is not solved by then gives the bound that it has, and its box is divided."""
 
@@ -148,6 +150,7 @@ class Tree:
     def run(self) -> None:
         """Search until the bound meets the incumbent, the boxes are used up, or something stops it."""
         self._push(-math.inf, self._root)
+        self._start()
         while self._heap and not self._stop():
             node = heapq.heappop(self._heap)
             self._current = node
@@ -155,6 +158,9 @@ class Tree:
                 break
             self._work(node)
             self._current = None
+
+    def _start(self) -> None:
+        """A first incumbent, from the answers at any point of the relaxation."""
 
     def offer(self, point: np.ndarray, value: float) -> None:
         """A bilevel feasible point."""
@@ -227,7 +233,7 @@ class Tree:
             time_limit=NODE_SECONDS if left is None else min(left, NODE_SECONDS),
             seed=self.context.seed,
             gap=0.1 * self.relative,
-            options={"numerics/feastol": tight_feastol(program), "limits/absgap": 0.25 * self.absolute},
+            options={"numerics/feastol": tight_feastol(program), "limits/absgap": self._wanted(node)},
             progress=progress,
         )
         try:
@@ -244,6 +250,11 @@ class Tree:
         if math.isfinite(found.bound):
             node.bound = max(node.bound, found.bound)
         return None if found.values is None else found.values[: len(self.columns)], found.objective
+
+    def _wanted(self, node: Node) -> float:
+        """How exactly a relaxation is solved: a part of what is open, but never more exactly than the end needs."""
+        known = math.isfinite(self.value) and math.isfinite(node.bound)
+        return max(0.25 * self.tolerance, COARSE * (self.value - node.bound) if known else 0.0)
 
     def _divide(self, node: Node, point: np.ndarray | None) -> None:
         widths = {i: self._width(node.box, i) for i in self.linking}

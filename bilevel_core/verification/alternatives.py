@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from bilevel_core.backends import SolveSettings, SolveStatus
-from bilevel_core.backends.face import optimal_face
+from bilevel_core.backends.face import natural_scale, optimal_face
 from bilevel_core.backends.highs import Highs
 from bilevel_core.backends.ipopt import Ipopt
 from bilevel_core.errors import BackendError
@@ -17,7 +17,7 @@ from bilevel_core.program import INF, BilevelProgram, Function, Program, Row, Va
 from bilevel_core.verification.multipliers import multiplier_system
 from bilevel_core.verification.response import Answer, solve
 
-DESCENT_SECONDS = 5.0
+DESCENT_SECONDS, DESCENT_TOLERANCE = 5.0, 1e-6
 _UNBOUNDED = (SolveStatus.UNBOUNDED, SolveStatus.INFEASIBLE_OR_UNBOUNDED)
 
 
@@ -139,7 +139,9 @@ def _settled(program: BilevelProgram, at: np.ndarray) -> np.ndarray:
             found = Ipopt().solve(fixed, SolveSettings(start=here, time_limit=DESCENT_SECONDS, options={"tol": 1e-11}))
         except BackendError:
             continue
-        if found.values is not None and found.solved and found.objective <= alone.objective.evaluate(here):
+        # Where it started it may have been better by violating constraints within a backend's tolerance.
+        allowed = DESCENT_TOLERANCE * natural_scale(alone.objective, here)
+        if found.values is not None and found.solved and found.objective <= alone.objective.evaluate(here) + allowed:
             out[list(follower.columns)] = found.values
     return out
 
