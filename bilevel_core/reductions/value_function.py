@@ -198,23 +198,21 @@ def defined_over(f: Function, box: Box) -> bool:
     """Whether a function is certain to have a value everywhere in a box: backends take an undefined row as violated."""
     if f.nonlinear is None:
         return True
-    for node in ex.walk(f.nonlinear):
-        match node:
-            case ex.Call("log", argument):
-                if not box.shape(argument)[1][0] > 0.0:
-                    return False
-            case ex.Call("sqrt", argument):
-                if not box.shape(argument)[1][0] >= 0.0:
-                    return False
-            case ex.Power(base, exponent):
-                low, high = box.shape(base)[1]
-                if not isinstance(exponent, ex.Constant):
-                    if not low > 0.0:
-                        return False
-                elif exponent.value < 0.0 and low <= 0.0 <= high:
-                    return False
-                elif exponent.value != math.floor(exponent.value) and not low >= 0.0:
-                    return False
-            case _:
-                pass
-    return True
+    return all(_defined(node, box) for node in ex.walk(f.nonlinear))
+
+
+def _defined(node: ex.Expression, box: Box) -> bool:
+    """Whether the outermost operation has a value wherever its arguments do."""
+    match node:
+        case ex.Call("log", argument):
+            return box.shape(argument)[1][0] > 0.0
+        case ex.Call("sqrt", argument):
+            return box.shape(argument)[1][0] >= 0.0
+        case ex.Power(base, ex.Constant(exponent)):
+            low, high = box.shape(base)[1]
+            root = exponent != math.floor(exponent)
+            return not (exponent < 0.0 and low <= 0.0 <= high) and not (root and low < 0.0)
+        case ex.Power(base, _):
+            return box.shape(base)[1][0] > 0.0
+        case _:
+            return True

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import linalg, optimize
@@ -73,15 +74,19 @@ class Equations:
         free = [i for i in level.columns if not program.columns[i].integer]
         matrix = np.array([[r.function.linear.get(i, 0.0) for i in level.columns] for r in rows])
         room = {
-            i: 1e-3 + min(1.0, max(0.0, values[i] - program.columns[i].lower, 0.0), program.columns[i].upper - values[i])
+            i: 1e-3
+            + min(1.0, max(0.0, values[i] - program.columns[i].lower, 0.0), program.columns[i].upper - values[i])
             for i in free
         }
         weighed = np.array([[r.function.linear.get(i, 0.0) * room[i] for i in free] for r in rows])
         if np.linalg.matrix_rank(weighed) < len(rows):
             return None
-        _, _, order = linalg.qr(weighed, pivoting=True, mode="economic")
+        decomposed: Any = linalg.qr(weighed, pivoting=True, mode="economic")
+        order = decomposed[2]
         dependent = tuple(free[k] for k in order[: len(rows)])
-        rest = tuple(r.function - linear({i: r.function.linear[i] for i in r.function.linear if i in own}) for r in rows)
+        rest = tuple(
+            r.function - linear({i: r.function.linear[i] for i in r.function.linear if i in own}) for r in rows
+        )
         rest = tuple(f - r.upper for f, r in zip(rest, rows, strict=True))
         return cls(level.columns, dependent, matrix, rest)
 
@@ -163,7 +168,9 @@ def moves_with(program: BilevelProgram, k: int, values: np.ndarray) -> dict[int,
     """
     level = program.followers[k]
     own = [i for i in level.columns if not program.columns[i].integer and not program.columns[i].fixed]
-    seen = sorted({i for f in (level.objective, *(r.function for r in level.rows)) for i in f.columns} - set(level.columns))
+    seen = sorted(
+        {i for f in (level.objective, *(r.function for r in level.rows)) for i in f.columns} - set(level.columns)
+    )
     seen = [i for i in seen if not program.columns[i].fixed]
     if not own or not seen:
         return None
@@ -242,7 +249,9 @@ class _System:
             inner += weights[r] * self._second(self.rows[r][0], self.own)
             cross += weights[r] * self._second(self.rows[r][0], self.seen)
         active = jacobian[strong]
-        moving = np.array([self._gradient(self.rows[r][0], self.seen) for r in strong]).reshape(len(strong), len(self.seen))
+        moving = np.array([self._gradient(self.rows[r][0], self.seen) for r in strong]).reshape(
+            len(strong), len(self.seen)
+        )
         size = len(strong)
         system = np.block([[inner, active.T], [active, np.zeros((size, size))]])
         right = -np.vstack([cross, moving])
@@ -252,4 +261,3 @@ class _System:
         if np.abs(system @ found - right).max(initial=0.0) > 1e-6 * max(1.0, float(np.abs(right).max(initial=0.0))):
             return None
         return found[: len(self.own)]
-

@@ -35,7 +35,9 @@ def bounded_columns(program: BilevelProgram, followers: Followers) -> tuple[Vari
     with_cuts = _with_known_point(program, replace(relaxed, columns=columns), followers)
     if with_cuts is not None:
         for _ in range(2):
-            columns = _derived(replace(with_cuts, columns=(*columns, *with_cuts.columns[len(columns) :])), columns, followers)
+            columns = _derived(
+                replace(with_cuts, columns=(*columns, *with_cuts.columns[len(columns) :])), columns, followers
+            )
             if not _missing(columns):
                 return columns
     name = columns[_missing(columns)[0][0]].name

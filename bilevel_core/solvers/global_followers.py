@@ -38,6 +38,10 @@ class CutShortError(Exception):
     """A solve that had to come to its end did not."""
 
 
+class LowerUnboundedError(Exception):
+    """A follower has no optimal answer."""
+
+
 @dataclass(frozen=True)
 class Optimal:
     """The followers' optimal values at an x, and one optimal answer of each, put into the point."""
@@ -82,8 +86,13 @@ class Followers:
             found = self.solve(alone)
             if found.status is SolveStatus.INFEASIBLE:
                 return None
+            if found.status in (SolveStatus.UNBOUNDED, SolveStatus.INFEASIBLE_OR_UNBOUNDED):
+                name = self.program.followers[k].name
+                raise LowerUnboundedError(
+                    f"Follower {name!r} is unbounded: its objective has no optimum over its constraints."
+                )
             if found.values is None or not found.solved:
-                raise CutShortError(found.message or f"the follower's problem ended {found.status}")
+                raise CutShortError(f"A follower's problem ended {found.status}. {found.message}".strip())
             answer = clipped(alone, found.values)
             out[list(columns)] = answer
             values.append(alone.objective.evaluate(answer))
@@ -105,7 +114,10 @@ class Followers:
                 continue
             options: dict[str, float] = {}
             if backend.name == "scip":
-                options = {"numerics/feastol": tight_feastol(program, degree=2), "limits/absgap": gap * _size(program) if absolute is None else absolute}
+                options = {
+                    "numerics/feastol": tight_feastol(program, degree=2),
+                    "limits/absgap": gap * _size(program) if absolute is None else absolute,
+                }
             how = SolveSettings(time_limit=limit, seed=self.context.seed, gap=gap, options=options)
             try:
                 last = backend.solve(program, how)
@@ -128,7 +140,9 @@ class Followers:
         if Ipopt().refusal(fixed) is not None or all(c.fixed for c in fixed.columns):
             return found
         try:
-            better = Ipopt().solve(fixed, SolveSettings(start=found.values, time_limit=AUXILIARY_SECONDS, options={"tol": 1e-11}))
+            better = Ipopt().solve(
+                fixed, SolveSettings(start=found.values, time_limit=AUXILIARY_SECONDS, options={"tol": 1e-11})
+            )
         except BackendError:
             return found
         if better.values is None or not better.solved:
@@ -151,13 +165,21 @@ class Followers:
         alone, columns = self.program.follower_at(k, point)
         return natural_scale(alone.objective, point[list(columns)])
 
-    def response(self, optimal: Optimal, *, worst: Function | None = None, slack: float = EXACT) -> np.ndarray | None:
+    def response(
+        self,
+        optimal: Optimal,
+        *,
+        worst: Function | None = None,
+        slacks: Sequence[float] | None = None,
+        settle: bool = True,
+    ) -> np.ndarray | None:
         """The leader's best among the followers' optimal answers that satisfy its constraints; None where none does.
 
         Args:
             optimal: the followers' optimal answers at some x.
             worst: find instead the answer at which this function is largest, whether or not it suits the leader.
-            slack: how far from optimal an answer may be, relative to the scale of the follower's objective.
+            slacks: by follower, how far from optimal an answer may be; `EXACT` of the objective's scale by default.
+            settle: whether answers that are optimal up to a tolerance are made exact by descent.
 
         Raises:
             CutShortError: the solve was cut short, or failed.
@@ -174,22 +196,31 @@ class Followers:
         for k, follower in enumerate(program.followers):
             rows += [replace(r, function=at_x(r.function)) for r in follower.rows]
             scale = self.scale(k, point)
-            room = optimal.values[k] + slack * scale
-            rows.append(Row(f"optimal for {follower.name}", at_x(follower.objective).scaled(10.0 / scale), -INF, 10.0 * room / scale))
+            room = optimal.values[k] + (EXACT * scale if slacks is None else slacks[k])
+            rows.append(
+                Row(
+                    f"optimal for {follower.name}",
+                    at_x(follower.objective).scaled(10.0 / scale),
+                    -INF,
+                    10.0 * room / scale,
+                )
+            )
         columns = tuple(program.columns[i] for i in lower)
         kept = tuple(r for r in rows if r.function.columns or r.violation(()) > FEASIBLE)
         found = self.solve(Program(columns, at_x(goal), kept), gap=RESPONSE_GAP)
         if found.status is SolveStatus.INFEASIBLE:
             return None
         if found.values is None or not found.solved:
-            raise CutShortError(found.message or f"the leader's choice among answers ended {found.status}")
+            raise CutShortError(f"The leader's choice among answers ended {found.status}. {found.message}".strip())
         out = point.copy()
         out[list(lower)] = clipped(Program(columns, Function()), found.values)
+        if not settle:
+            return out
         downhill = self._downhill(out)
         return downhill if worst is not None or excess(self.tied, downhill) <= FEASIBLE else out
 
     def _downhill(self, point: np.ndarray) -> np.ndarray:
-        """The point with what each follower's answer becomes by descent: what was optimal up to a tolerance is exact."""
+        """The point with what each follower's answer becomes by descent: exact where it was so up to a tolerance."""
         out = point.copy()
         for k in range(len(self.program.followers)):
             alone, columns = self.program.follower_at(k, point)

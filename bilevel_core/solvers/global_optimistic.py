@@ -18,10 +18,17 @@ TINY = 1e-9
 
 
 class Optimistic:
-    """See `Side`."""
+    """See `Side`.
 
-    def __init__(self, program: BilevelProgram, followers: Followers) -> None:
+    Args:
+        program: the problem.
+        followers: its followers.
+        absolute, relative: up to what a follower's answer cannot be told from an optimal one.
+    """
+
+    def __init__(self, program: BilevelProgram, followers: Followers, *, absolute: float, relative: float) -> None:
         self.program = program
+        self.absolute, self.relative = absolute, relative
         self.followers = followers
         self.answers: list[Answer] = []
         self._tried: set[bytes] = set()
@@ -45,15 +52,24 @@ class Optimistic:
         optimal = self.followers.optimal(point)
         if optimal is None:
             return Seen(cut=False)
-        cut = self._cut(point, optimal)
+        cut = self.cut(point, optimal)
         best, worth = self._incumbent(optimal)
         if worth > value + tolerance:
             other = self._improved(optimal.point if best is None else best)
             if other is not None and other[1] < worth:
                 best, worth = other
-        return Seen(cut, best, worth)
+        return Seen(cut, best, worth, self.nearly(point, optimal))
 
-    def _cut(self, point: np.ndarray, optimal: Optimal) -> bool:
+    def nearly(self, point: np.ndarray, optimal: Optimal) -> bool:
+        """Whether each follower's answer in a point is optimal up to the tolerances."""
+        here = [f.objective.evaluate(point) for f in self.program.followers]
+        return all(
+            v - best <= max(self.absolute, self.relative * abs(best))
+            for v, best in zip(here, optimal.values, strict=True)
+        )
+
+    def cut(self, point: np.ndarray, optimal: Optimal) -> bool:
+        """Find answers from which cuts against the point are made; whether there are new ones."""
         found = False
         for k, gap in enumerate(self.followers.gaps(point, optimal)):
             if gap <= TINY:

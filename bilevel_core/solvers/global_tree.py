@@ -23,8 +23,10 @@ from bilevel_core.run import RunContext
 from bilevel_core.solvers.global_followers import CutShortError
 
 Box = dict[int, tuple[float, float]]
-NARROW = 1e-7
-"""A box whose sides are all shorter than this, relative to the first box, is not divided further."""
+NARROW, NEARLY = 1e-7, 1e-4
+"""A box whose sides are all shorter than this, relative to the first box, is not divided further; the second where the
+relaxation's answers are optimal up to the tolerances.
+"""
 ROUNDS = 12
 """Most relaxations of one box before it is divided."""
 PROGRESS = 0.1
@@ -43,11 +45,13 @@ class Seen:
         cut: whether new cuts were found that are meant to exclude it.
         point: a point that is feasible for the bilevel problem at the same x, or near it; None where none was found.
         value: the leader's objective there, minimised.
+        nearly: whether the followers' answers in the relaxation's point are optimal up to the tolerances.
     """
 
     cut: bool
     point: np.ndarray | None = None
     value: float = math.inf
+    nearly: bool = False
 
 
 class Side(Protocol):
@@ -94,7 +98,7 @@ class Tree:
         linking: the leader's columns that followers see.
         leader: the leader, for its sense in reports.
         absolute, relative: how close the bound must come to the incumbent.
-        max_nodes: most relaxations.
+        max_relaxations: most relaxations.
         context: of the run.
     """
 
@@ -107,7 +111,7 @@ class Tree:
         *,
         absolute: float,
         relative: float,
-        max_nodes: int,
+        max_relaxations: int,
         context: RunContext,
     ) -> None:
         self.side = side
@@ -115,7 +119,7 @@ class Tree:
         self.linking = linking
         self.leader = leader
         self.absolute, self.relative = absolute, relative
-        self.max_nodes = max_nodes
+        self.max_relaxations = max_relaxations
         self.context = context
         self.best: np.ndarray | None = None
         self.value = math.inf
@@ -150,7 +154,6 @@ class Tree:
     def run(self) -> None:
         """Search until the bound meets the incumbent, the boxes are used up, or something stops it."""
         self._push(-math.inf, self._root)
-        self._start()
         while self._heap and not self._stop():
             node = heapq.heappop(self._heap)
             self._current = node
@@ -158,9 +161,6 @@ class Tree:
                 break
             self._work(node)
             self._current = None
-
-    def _start(self) -> None:
-        """A first incumbent, from the answers at any point of the relaxation."""
 
     def offer(self, point: np.ndarray, value: float) -> None:
         """A bilevel feasible point."""
@@ -171,7 +171,7 @@ class Tree:
     def _stop(self) -> bool:
         if self.context.stopped or self.context.expired:
             return True
-        self.limited = self.relaxations >= self.max_nodes
+        self.limited = self.relaxations >= self.max_relaxations
         return self.limited
 
     def _push(self, bound: float, box: Box) -> None:
@@ -180,7 +180,7 @@ class Tree:
     def _work(self, node: Node) -> None:
         """Relax, examine and cut until the box is done with or cuts stall; then divide it."""
         point: np.ndarray | None = None
-        last = -math.inf
+        nearly = slow = False
         for _ in range(ROUNDS):
             if self._stop():
                 self._push(node.bound, node.box)
@@ -189,6 +189,7 @@ class Tree:
             point, value = self._relax(node)
             self._report("iteration")
             if node.bound >= self.value - self.tolerance or math.isinf(node.bound):
+                self._settle(node.bound)
                 return
             if point is None:
                 break
@@ -198,16 +199,19 @@ class Tree:
             if node.bound >= self.value - self.tolerance:
                 self._settle(node.bound)
                 return
+            nearly = seen.nearly
             if not seen.cut:
                 break
-            gap = self.value - before
-            if math.isfinite(before) and node.bound - before < PROGRESS * (gap if math.isfinite(gap) else 1.0):
-                if last < PROGRESS:
-                    break
-                last = 0.0
-            else:
-                last = 1.0
-        self._divide(node, point)
+            stalls = self._stalls(node, before)
+            if stalls and slow:
+                break
+            slow = stalls
+        self._divide(node, point, NEARLY if nearly else NARROW)
+
+    def _stalls(self, node: Node, before: float) -> bool:
+        """Whether a round closed next to nothing of a box's gap."""
+        gap = self.value - before
+        return math.isfinite(before) and node.bound - before < PROGRESS * (gap if math.isfinite(gap) else 1.0)
 
     def _settle(self, bound: float) -> None:
         self._settled = min(self._settled, bound)
@@ -245,7 +249,8 @@ class Tree:
         if found.status is SolveStatus.INFEASIBLE:
             node.bound = math.inf
             return None, math.inf
-        if found.status is SolveStatus.INTERRUPTED and not self.context.stopped and not found.bound >= self.value - self.tolerance:
+        told = self.context.stopped or found.bound >= self.value - self.tolerance
+        if found.status is SolveStatus.INTERRUPTED and not told:
             raise KeyboardInterrupt
         if math.isfinite(found.bound):
             node.bound = max(node.bound, found.bound)
@@ -256,14 +261,16 @@ class Tree:
         known = math.isfinite(self.value) and math.isfinite(node.bound)
         return max(0.25 * self.tolerance, COARSE * (self.value - node.bound) if known else 0.0)
 
-    def _divide(self, node: Node, point: np.ndarray | None) -> None:
+    def _divide(self, node: Node, point: np.ndarray | None, narrow: float) -> None:
         widths = {i: self._width(node.box, i) for i in self.linking}
         i = max(widths, key=lambda k: widths[k], default=-1)
-        if i < 0 or widths[i] <= NARROW:
+        if i < 0 or widths[i] <= narrow:
             self._settle(node.bound)
             return
         low, high = node.box[i]
-        at = 0.5 * (low + high) if point is None else min(max(point[i], low + 0.2 * (high - low)), high - 0.2 * (high - low))
+        at = 0.5 * (low + high)
+        if point is not None:
+            at = min(max(float(point[i]), low + 0.2 * (high - low)), high - 0.2 * (high - low))
         if self.columns[i].integer:
             sides = ((low, math.floor(at)), (math.floor(at) + 1.0, high))
         else:
@@ -275,8 +282,8 @@ class Tree:
     def _width(self, box: Box, i: int) -> float:
         low, high = box[i]
         first = self._root[i][1] - self._root[i][0]
-        if self.columns[i].integer:
-            return math.inf if False else (high - low) / max(1.0, first) if high - low >= 1.0 else 0.0
+        if self.columns[i].integer and high - low < 1.0:
+            return 0.0
         return 0.0 if first <= 0.0 else (high - low) / first
 
     def _report(self, kind: str) -> None:
