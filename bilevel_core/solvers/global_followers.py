@@ -216,10 +216,10 @@ class Followers:
         out[list(lower)] = clipped(Program(columns, Function()), found.values)
         if not settle:
             return out
-        downhill = self._downhill(out)
+        downhill = self.downhill(out)
         return downhill if worst is not None or excess(self.tied, downhill) <= FEASIBLE else out
 
-    def _downhill(self, point: np.ndarray) -> np.ndarray:
+    def downhill(self, point: np.ndarray) -> np.ndarray:
         """The point with what each follower's answer becomes by descent: exact where it was so up to a tolerance."""
         out = point.copy()
         for k in range(len(self.program.followers)):

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
-from bilevel_core.program import BilevelProgram, Program
+from bilevel_core.program import BilevelProgram, Program, Row
 from bilevel_core.reductions.value_function import Answer, ValueFunction
 from bilevel_core.solvers.global_answers import SHARES, answers_at, inner_program
-from bilevel_core.solvers.global_followers import AUXILIARY_SECONDS, EXACT, CutShortError, Followers, Optimal, clipped
+from bilevel_core.solvers.global_followers import AUXILIARY_SECONDS, CutShortError, Followers, Optimal, clipped
 from bilevel_core.solvers.global_tree import Seen
 
 AUXILIARY_GAP = 0.05
+TIE = 1e-9
+"""An answer of an incumbent that is further from optimal than this (relative) is not taken for a tie."""
+AHEAD, NEARBY = 1e-8, 1e-3
 TINY = 1e-9
 """A follower whose answer in the relaxation is worse than its optimum by less than this (relative) cannot be cut."""
 
@@ -97,11 +101,54 @@ class Optimistic:
         return out
 
     def _incumbent(self, optimal: Optimal) -> tuple[np.ndarray | None, float]:
-        """The leader's best response at an x."""
+        """The leader's best response at an x, or just beside it."""
         best = self.followers.response(optimal)
         if best is None or not self.followers.feasible(best):
             return None, np.inf
-        return best, self.program.leader.objective.evaluate(best)
+        goal = self.program.leader.objective
+        if max(self.followers.gaps(best, optimal)) <= TIE:
+            return best, goal.evaluate(best)
+        # Optimal only up to a tolerance: beside this x it is so outright, or never.
+        choices = [optimal.point] if self.followers.feasible(optimal.point) else []
+        beside = self._beside(best, optimal)
+        choices += [] if beside is None else [beside]
+        found = min(choices, key=goal.evaluate, default=None)
+        return found, np.inf if found is None else goal.evaluate(found)
+
+    def _beside(self, point: np.ndarray, optimal: Optimal) -> np.ndarray | None:
+        """A point close by at which a follower's answer is better for it than the one that is optimal at this x: where
+        two answers change places, rounding alone decides which of them is optimal.
+        """
+        program, followers = self.program, self.followers
+        relaxed = program.high_point()
+        rows = list(relaxed.rows)
+        for k, gap in enumerate(followers.gaps(point, optimal)):
+            if gap > TIE:
+                level = program.followers[k]
+                rival = Answer.constant(k, level, optimal.point)
+                scale = followers.scale(k, optimal.point)
+                ahead = level.objective - level.objective.compose(rival.values)
+                rows.append(Row(f"ahead for {level.name}", ahead.scaled(100.0 / scale), upper=-100.0 * AHEAD))
+        columns = tuple(
+            c
+            if c.integer
+            else replace(c, lower=max(c.lower, float(v) - NEARBY), upper=min(c.upper, float(v) + NEARBY))
+            for c, v in zip(relaxed.columns, point, strict=True)
+        )
+        near = replace(relaxed, columns=columns, rows=tuple(rows))
+        found = followers.solve(near, seconds=AUXILIARY_SECONDS, gap=1e-6, absolute=1e-6)
+        if found.values is None:
+            return None
+        moved = clipped(near, found.values)
+        try:
+            there = followers.optimal(moved)
+        except CutShortError:
+            return None
+        if there is None:
+            return None
+        settled = followers.downhill(moved)
+        fits = max(followers.gaps(settled, there)) <= TIE and followers.feasible(settled)
+        return settled if fits else None
 
     def _improved(self, point: np.ndarray) -> tuple[np.ndarray, float] | None:
         """A better point nearby, with the same constraints active, if the follower's answer there is a global one."""
@@ -116,8 +163,7 @@ class Optimistic:
             optimal = self.followers.optimal(moved)
             if optimal is None:
                 return None
-            gaps = self.followers.gaps(moved, optimal)
-            if max(gaps) <= EXACT and self.followers.feasible(moved):
+            if max(self.followers.gaps(moved, optimal)) <= TIE and self.followers.feasible(moved):
                 return moved, self.program.leader.objective.evaluate(moved)
             best, worth = self._incumbent(optimal)
         except CutShortError:
