@@ -10,7 +10,7 @@ import heapq
 import itertools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -18,7 +18,7 @@ import numpy as np
 from bilevel_core.backends import SolveSettings, SolveStatus
 from bilevel_core.backends.scip import Scip, tight_feastol
 from bilevel_core.errors import BackendError
-from bilevel_core.program import Level, Program, Variable
+from bilevel_core.program import Level, Program, Row, Variable
 from bilevel_core.run import RunContext
 from bilevel_core.solvers.global_followers import CutShortError
 
@@ -33,7 +33,7 @@ PROGRESS = 0.1
 """A box is divided when a round closes less than this share of its gap."""
 COARSE = 0.03
 """A relaxation is solved up to this share of the gap that is open."""
-NODE_SECONDS = 20.0
+NODE_SECONDS = 30.0
 """A relaxation that is not solved by then gives the bound that it has, and its box is divided."""
 
 
@@ -188,7 +188,7 @@ class Tree:
             before = node.bound
             point, value = self._relax(node)
             self._report("iteration")
-            if node.bound >= self.value - self.tolerance or math.isinf(node.bound):
+            if node.bound >= self.value - self.tolerance:
                 self._settle(node.bound)
                 return
             if point is None:
@@ -227,6 +227,9 @@ class Tree:
     def _relax(self, node: Node) -> tuple[np.ndarray | None, float]:
         """Solve a box's relaxation; raise its bound."""
         program = self.side.relaxation(node.box)
+        cutoff = self.value - 0.5 * self.tolerance
+        if math.isfinite(cutoff):
+            program = replace(program, rows=(*program.rows, Row("cutoff", program.objective, upper=cutoff)))
         self.relaxations += 1
         left = self.context.remaining()
 
@@ -247,7 +250,7 @@ class Tree:
             return None, math.nan
         self.nodes += found.nodes
         if found.status is SolveStatus.INFEASIBLE:
-            node.bound = math.inf
+            node.bound = max(node.bound, cutoff)
             return None, math.inf
         told = self.context.stopped or found.bound >= self.value - self.tolerance
         if found.status is SolveStatus.INTERRUPTED and not told:

@@ -22,6 +22,7 @@ class Run:
             classification.
         late: problems on which its search is not over within the seconds given here. What it returns must be true; the
             optimum is not asked for, since whether it has come up by then depends on the machine.
+        only: the problems that it is run on here; None for all that it accepts, but for the large collections.
     """
 
     options: dict[str, Any] = field(default_factory=dict[str, Any])
@@ -31,6 +32,7 @@ class Run:
     refuted: frozenset[str] = frozenset()
     refusals: frozenset[str] = frozenset()
     late: frozenset[str] = frozenset()
+    only: frozenset[str] | None = None
 
 
 UNCHECKED = {"smd/smd5", "smd/smd8"}
@@ -62,6 +64,39 @@ SOLVERS: dict[str, Run] = {
         ),
     ),
     "toll-pricing": Run(local=False),
+    "global": Run(
+        tolerance=1e-3,
+        local=False,
+        only=frozenset(
+            {
+                "classic/bard-511",
+                "classic/knapsack-interdiction",
+                "classic/mibs-manual",
+                "classic/moore-bard",
+                "trap/follower-bounds",
+                "trap/follower-infeasible",
+                "trap/follower-unbounded",
+                "trap/leaders-wish",
+                "trap/no-multipliers",
+                "trap/small-bound",
+                "trap/two-followers",
+                "basblib/c_2002_04",
+                "basblib/ka_2014_01",
+                "basblib/mb_2006_01",
+                "basblib/mb_2007_02",
+                "basblib/mb_2007_04",
+                "basblib/mb_2007_09",
+                "basblib/mb_2007_10",
+                "basblib/mb_2007_13v",
+                "basblib/mb_2007_16",
+                "basblib/mb_2007_18",
+                "basblib/mb_2007_18v",
+                "basblib/mb_2007_24",
+                "basblib/nwj_2017_01",
+                "basblib/yz_2010_01",
+            }
+        ),
+    ),
     "auxiliary": Run(
         {"starts": 4},
         1e-4,
