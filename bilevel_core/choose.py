@@ -9,6 +9,7 @@ from typing import Any
 from bilevel_core.errors import MissingError, RefusedError
 from bilevel_core.plugins.registry import Registry, get_registry
 from bilevel_core.problems.base import Problem
+from bilevel_core.result import Claim
 from bilevel_core.run.options import read
 from bilevel_core.solvers.base import Accepted, Refused, Solver
 from bilevel_core.traits import Traits, derive_traits
@@ -40,7 +41,8 @@ class Classification:
         ]
         for name, verdict in self.verdicts.items():
             if isinstance(verdict, Accepted):
-                lines.append(f"  + {name}: {verdict.how}; claims at most {verdict.claim}")
+                passed = f"; not chosen by itself: {verdict.slow}" if verdict.slow else ""
+                lines.append(f"  + {name}: {verdict.how}; claims at most {verdict.claim}{passed}")
             else:
                 instead = f" Instead: {verdict.instead}." if verdict.instead else ""
                 lines.append(f"  - {name}: {verdict.reason}.{instead}")
@@ -57,9 +59,17 @@ def classification(problem: Problem, registry: Registry | None = None) -> Classi
             verdicts[name] = _verdict(spec.load()(), problem, traits)
         except MissingError as error:
             verdicts[name] = Refused(f"it cannot be loaded: {error}", spec.install)
-    willing = (name for name, v in verdicts.items() if isinstance(v, Accepted) and registry.solvers[name].priority >= 0)
-    chosen = next(willing, None)
-    return Classification(traits, verdicts, chosen)
+    return Classification(traits, verdicts, _chosen(verdicts, registry))
+
+
+def _chosen(verdicts: Mapping[str, Accepted | Refused], registry: Registry) -> str | None:
+    """Of those whose priority is not negative the first by priority that prove what they find and may be expected to end; else the first that may be
+    expected to end; else the first that takes the problem.
+    """
+    takes = {k: v for k, v in verdicts.items() if isinstance(v, Accepted) and registry.solvers[k].priority >= 0}
+    quick = [name for name, v in takes.items() if not v.slow]
+    proving = [name for name in quick if takes[name].claim == Claim.GLOBAL]
+    return next(iter([*proving, *quick, *takes]), None)
 
 
 def build_solver(

@@ -183,7 +183,9 @@ class Scip(Backend):
         values = np.array([model.getSolVal(best, v) for v in variables], dtype=float)
         objective = program.objective.evaluate(values)
         told = float(model.getSolObjVal(best))
-        if not abs(objective - told) <= CHECK_TOLERANCE * max(1.0, abs(objective)):
+        # The column that stands for a nonlinear objective may be larger where the search was cut short.
+        above = program.objective.degree > 1 and told > objective and status is not SolveStatus.OPTIMAL
+        if not (above or abs(objective - told) <= CHECK_TOLERANCE * max(1.0, abs(objective))):
             raise BackendError(f"SCIP reports objective {told:.9g}, but its own point has {objective:.9g}.")
         return Solution(status, values, objective, bound, nodes, message)
 

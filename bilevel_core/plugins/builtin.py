@@ -26,6 +26,12 @@ def bilevel_solvers() -> list[SolverSpec]:
             priority=100,
         ),
         SolverSpec(
+            "global",
+            "bilevel_core.solvers.global_solver:Global",
+            "exact: nonconvex, integer or multiplier-free followers, by value-function cuts and subdivision",
+            priority=80,
+        ),
+        SolverSpec(
             "auxiliary",
             "bilevel_core.solvers.auxiliary:Auxiliary",
             "local: descent along a joint direction that keeps the follower optimal",
@@ -120,6 +126,11 @@ def bilevel_reformulations() -> list[ReformulationSpec]:
             "kkt",
             "bilevel_core.reductions.kkt:OptimalityConditions",
             "a follower replaced by stationarity, feasibility and complementary pairs",
+        ),
+        ReformulationSpec(
+            "value-function",
+            "bilevel_core.reductions.value_function:ValueFunction",
+            "the high-point relaxation with a cut for each known answer of a follower",
         ),
         ReformulationSpec(
             "sos1", "bilevel_core.reductions.sos1:Sos1", "complementary pairs as special ordered sets of type 1"

@@ -84,7 +84,8 @@ class ProblemSpec(Spec):
 
     Attributes:
         known: the optimum at the default parameters.
-        needs: the solver that it needs, where no built-in one takes it (``branch-and-cut``, ``global``); else "".
+        needs: the kind of solver that settles it, where optimality conditions do not (``branch-and-cut``, ``global``);
+            else "".
         tags: words to search by.
     """
 

@@ -7,7 +7,7 @@ backend) is a short operation on this one type.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
@@ -169,6 +169,35 @@ class Function:
             None
             if self.nonlinear is None
             else ex.substitute(self.nonlinear, {i: ex.Column(position[i]) for i in ex.columns(self.nonlinear)}),
+        )
+
+    def compose(self, replacement: Mapping[int, Function]) -> Function:
+        """Put functions in the place of some columns; what becomes linear or quadratic is collected as such."""
+        if self.columns.isdisjoint(replacement):
+            return self
+
+        def column(i: int) -> Function:
+            return replacement.get(i) or Function(linear={i: 1.0})
+
+        parts = [Function(self.constant), *(column(i).scaled(c) for i, c in self.linear.items())]
+        parts += [column(i).times(column(j)).scaled(c) for (i, j), c in self.quadratic.items()]
+        if self.nonlinear is not None:
+            trees = {i: f.expression() for i, f in replacement.items()}
+            parts.append(collect(ex.substitute(self.nonlinear, trees)))
+        return total(parts)
+
+    def share(self, own: Collection[int]) -> Function:
+        """The function without the terms that depend on none of the columns ``own``."""
+        rest: Expression | None = None
+        if self.nonlinear is not None:
+            terms = self.nonlinear.terms if isinstance(self.nonlinear, ex.Sum) else (self.nonlinear,)
+            kept = [t for t in terms if not ex.columns(t).isdisjoint(own)]
+            rest = ex.add(*kept) if kept else None
+        return Function(
+            0.0,
+            {i: c for i, c in self.linear.items() if i in own},
+            {p: c for p, c in self.quadratic.items() if p[0] in own or p[1] in own},
+            rest,
         )
 
     def hessian(self, order: Sequence[int]) -> np.ndarray:

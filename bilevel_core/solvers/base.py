@@ -22,10 +22,12 @@ class Accepted:
     Attributes:
         how: what it will do, one clause for ``--explain`` (reformulation and backend).
         claim: the strongest claim that its answer can carry on this class.
+        slow: why an automatic choice passes over it, though it takes the problem; empty when it does not.
     """
 
     how: str = ""
     claim: str = "global"
+    slow: str = ""
 
 
 @dataclass(frozen=True)

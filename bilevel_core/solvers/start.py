@@ -62,7 +62,7 @@ def _try(
             if answer is None:
                 return None
             point[list(columns)] = answer
-        values = _with_multipliers(program, system, multipliers, point)
+        values = with_multipliers(program, system, multipliers, point)
     except (BackendError, RefusedError):
         return None  # a start is a convenience: the search goes on without one
     if values is None:
@@ -71,7 +71,7 @@ def _try(
     return values if clean is None else clean.values
 
 
-def _with_multipliers(
+def with_multipliers(
     program: BilevelProgram, system: Program, multipliers: tuple[Multiplier, ...], point: np.ndarray
 ) -> np.ndarray | None:
     """Slacks as they are, and multipliers that make the point stationary, by a linear program."""

@@ -17,6 +17,8 @@ from bilevel_core.errors import BackendError
 from bilevel_core.program import Program, Row, linear
 
 TIE_TOLERANCE = 1e-5
+GAP = 1e-7
+"""Gap, absolute and relative, up to which nonconvex programs are solved."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,11 @@ def solve(program: Program, time_limit: float | None) -> tuple[Solution, str]:
     for backend in _backends():
         if backend.accepts(program) is not None or not backend.available().available:
             continue
-        options = {"numerics/feastol": tight_feastol(program, degree=2)} if backend.name == "scip" else {}
+        options: dict[str, float] = {}
+        if backend.name == "scip":
+            # Down to a gap of zero a flat objective takes branch-and-bound minutes; no tolerance here is as small.
+            gap = GAP * (min(1.0, program.objective.size) or 1.0)
+            options = {"numerics/feastol": tight_feastol(program, degree=2), "limits/absgap": gap, "limits/gap": GAP}
         try:
             solution = backend.solve(program, SolveSettings(time_limit=time_limit, options=options))
         except BackendError as error:

@@ -86,6 +86,8 @@ def weigh(point: Point, claim: Claim, known: dict[str, Any]) -> Certificate:
         # How much of that is owed to the tolerance on the follower's optimality? It grows with it, the rest does not.
         wider = best_for_leader(program, point.values, point.answers, time_limit, loosened=10.0)
         best = None if wider is None else best + (best - wider) / 9.0
+        if best is not None and best < here - allowed:
+            best = best_for_leader(program, point.values, point.answers, time_limit, settle=True)
     what = "optimal answers" if not unique else "valid multipliers"
     if best is None or best >= here - allowed:
         reason = _FINE
@@ -112,7 +114,10 @@ def weigh_worst(point: Point, known: dict[str, Any]) -> Certificate:
     if known["response"] == "unique" and not program.is_game and not program.duals:
         reason = f"{_FINE} It is the only one."
         return Certificate(Verdict.VERIFIED, reason=reason, worst_response=point.residuals.upper_objective, **known)
-    worst = worst_for_leader(program, point.values, point.answers, point.tolerances.time_limit)
+    time_limit = point.tolerances.time_limit
+    worst = worst_for_leader(program, point.values, point.answers, time_limit)
+    if worst is not None and worst > point.here + point.allowed:
+        worst = worst_for_leader(program, point.values, point.answers, time_limit, settle=True)
     if worst is None:
         reason = f"{_FINE} Which of its optimal answers is worst for the leader could not be found."
         return Certificate(Verdict.UNVERIFIABLE, reason=reason, **known)
@@ -148,9 +153,10 @@ def _broken_row(point: Point) -> tuple[Verdict, str] | None:
         for bound, sign in ((row.upper, 1.0), (row.lower, -1.0)):
             if not math.isfinite(bound):
                 continue
-            most = worst_for_leader(
-                program, point.values, point.answers, point.tolerances.time_limit, row.function.scaled(sign)
-            )
+            limit, goal = point.tolerances.time_limit, row.function.scaled(sign)
+            most = worst_for_leader(program, point.values, point.answers, limit, goal)
+            if most is not None and most - sign * bound > point.tolerances.feasibility * scale:
+                most = worst_for_leader(program, point.values, point.answers, limit, goal, settle=True)
             if most is None:
                 return Verdict.UNVERIFIABLE, (
                     f"{_FINE} Whether all its optimal answers satisfy the leader's {row.name} could not be found."

@@ -33,7 +33,7 @@ def show_problems(name: str | None, *, as_json: bool) -> None:
     ]
     _show(rows, as_json=as_json)
     if not as_json and any(r["needs"] for r in rows):
-        echo("\nneeds: a solver that this version does not have; such a problem is refused with the reason.")
+        echo("\nneeds: the kind of solver that settles the problem; optimality conditions (kkt) do not.")
 
 
 def _optimum(spec: ProblemSpec) -> float | str | None:

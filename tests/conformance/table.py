@@ -23,6 +23,7 @@ class Run:
         sampling: whether it samples: then it takes nearly every problem, and is run on `SAMPLED` only.
         late: problems on which its search is not over within the seconds given here. What it returns must be true; the
             optimum is not asked for, since whether it has come up by then depends on the machine.
+        only: the problems that it is run on here; None for all that it accepts, but for the large collections.
     """
 
     options: dict[str, Any] = field(default_factory=dict[str, Any])
@@ -33,6 +34,7 @@ class Run:
     refusals: frozenset[str] = frozenset()
     late: frozenset[str] = frozenset()
     sampling: bool = False
+    only: frozenset[str] | None = None
 
 
 SAMPLED = ("classic/bard-511", "classic/moore-bard", "trap/two-limits", "trap/leaders-wish", "trap/follower-unbounded")
@@ -67,6 +69,39 @@ SOLVERS: dict[str, Run] = {
         ),
     ),
     "toll-pricing": Run(local=False),
+    "global": Run(
+        tolerance=1e-3,
+        local=False,
+        only=frozenset(
+            {
+                "classic/bard-511",
+                "classic/knapsack-interdiction",
+                "classic/mibs-manual",
+                "classic/moore-bard",
+                "trap/follower-bounds",
+                "trap/follower-infeasible",
+                "trap/follower-unbounded",
+                "trap/leaders-wish",
+                "trap/no-multipliers",
+                "trap/small-bound",
+                "trap/two-followers",
+                "basblib/c_2002_04",
+                "basblib/ka_2014_01",
+                "basblib/mb_2006_01",
+                "basblib/mb_2007_02",
+                "basblib/mb_2007_04",
+                "basblib/mb_2007_09",
+                "basblib/mb_2007_10",
+                "basblib/mb_2007_13v",
+                "basblib/mb_2007_16",
+                "basblib/mb_2007_18",
+                "basblib/mb_2007_18v",
+                "basblib/mb_2007_24",
+                "basblib/nwj_2017_01",
+                "basblib/yz_2010_01",
+            }
+        ),
+    ),
     "auxiliary": Run(
         {"starts": 4},
         1e-4,

@@ -61,7 +61,7 @@ ALLOWED: dict[str, set[str]] = {
         "plugins",
         "run",
     },
-    "choose": {"errors", "plugins", "problems", "run", "solvers", "traits"},
+    "choose": {"errors", "plugins", "problems", "result", "run", "solvers", "traits"},
     "report": {"result", "plugins", "errors"},
 }
 EVERYTHING = {"api"}

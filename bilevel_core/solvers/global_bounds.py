@@ -1,0 +1,107 @@
+"""`global`: bounds for variables that have none, derived from constraints, known answers and a known point."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from bilevel_core.backends import Solution, SolveStatus
+from bilevel_core.errors import RefusedError
+from bilevel_core.program import INF, BilevelProgram, Program, Row, Variable, linear
+from bilevel_core.reductions.value_function import Answer, ValueFunction
+from bilevel_core.solvers.global_followers import CutShortError, Followers
+
+SECONDS = 5.0
+LARGEST = 1e7
+"""A bound beyond this is none: intervals and tolerances say nothing with it."""
+MARGIN = 1e-3
+
+
+def bounded_columns(program: BilevelProgram, followers: Followers) -> tuple[Variable, ...]:
+    """The columns with finite bounds that hold at every point which can be optimal.
+
+    Tried in turn: the constraints of both levels; with them, that no follower answers worse than it could; and that
+    the leader does not do worse than at a point known. Bounds so derived hold for bilevel points, not for the
+    followers' own problems.
+
+    Raises:
+        RefusedError: a variable's bounds cannot be derived; it is named.
+    """
+    relaxed = program.high_point()
+    columns = _derived(relaxed, relaxed.columns, followers)
+    if not _missing(columns):
+        return columns
+    with_cuts = _with_known_point(program, replace(relaxed, columns=columns), followers)
+    if with_cuts is not None:
+        for _ in range(2):
+            columns = _derived(
+                replace(with_cuts, columns=(*columns, *with_cuts.columns[len(columns) :])), columns, followers
+            )
+            if not _missing(columns):
+                return columns
+    name = columns[_missing(columns)[0][0]].name
+    raise RefusedError(
+        f"Variable {name!r} has no finite bounds, and none can be derived from the constraints: a global search needs "
+        "them. Bound it."
+    )
+
+
+def _missing(columns: Sequence[Variable]) -> list[tuple[int, str]]:
+    out: list[tuple[int, str]] = []
+    for i, c in enumerate(columns):
+        out += [(i, side) for side, value in (("lower", c.lower), ("upper", c.upper)) if not math.isfinite(value)]
+    return out
+
+
+def _derived(program: Program, columns: Sequence[Variable], followers: Followers) -> tuple[Variable, ...]:
+    """The columns with the bounds that a program implies for them; ``columns`` are its first."""
+    out = list(columns)
+    for i, side in _missing(columns):
+        sign = 1.0 if side == "lower" else -1.0
+        current = replace(program, columns=(*out, *program.columns[len(out) :]), objective=linear({i: sign}))
+        found = followers.solve(current, seconds=SECONDS, gap=MARGIN, absolute=MARGIN)
+        limit = _limit(found)
+        if limit is not None:
+            room = MARGIN * max(1.0, abs(limit))
+            value = sign * (limit - room)
+            if out[i].integer:
+                value = math.ceil(value - 1e-6) if side == "lower" else math.floor(value + 1e-6)
+            out[i] = replace(out[i], lower=value) if side == "lower" else replace(out[i], upper=value)
+    return tuple(out)
+
+
+def _limit(found: Solution) -> float | None:
+    """A proven bound on a minimum; None where there is none. An empty program has any."""
+    if found.status in (SolveStatus.UNBOUNDED, SolveStatus.INFEASIBLE_OR_UNBOUNDED, SolveStatus.ERROR):
+        return None
+    if found.status is SolveStatus.INFEASIBLE:
+        return 0.0
+    bound = found.bound
+    if found.solved and not math.isfinite(bound):
+        bound = found.objective
+    return bound if math.isfinite(bound) and abs(bound) <= LARGEST else None
+
+
+def _with_known_point(program: BilevelProgram, relaxed: Program, followers: Followers) -> Program | None:
+    """The relaxation with cuts from the followers' answers at one x, and without points worse than the one there."""
+    start = followers.solve(relaxed, seconds=SECONDS)
+    if start.values is None or not start.solved:
+        start = followers.solve(replace(relaxed, objective=linear({})), seconds=SECONDS)
+    if start.values is None:
+        return None
+    try:
+        optimal = followers.optimal(start.values)
+        best = None if optimal is None else followers.response(optimal)
+    except CutShortError:
+        return None
+    if optimal is None:
+        return None
+    answers = [Answer.constant(k, f, optimal.point) for k, f in enumerate(program.followers)]
+    box = {i: (c.lower, c.upper) for i, c in enumerate(relaxed.columns)}
+    cut = ValueFunction(answers, box).apply(program)
+    if best is None:
+        return cut
+    worth = program.leader.objective.evaluate(best)
+    worst = Row("no worse than known", program.leader.objective, -INF, worth + MARGIN * max(1.0, abs(worth)))
+    return replace(cut, rows=(*cut.rows, worst))
