@@ -19,6 +19,12 @@ def bilevel_solvers() -> list[SolverSpec]:
             priority=100,
         ),
         SolverSpec(
+            "branch-and-cut",
+            "bilevel_core.solvers.branch_and_cut:BranchAndCut",
+            "exact: mixed-integer linear problems whose followers have integer variables",
+            priority=90,
+        ),
+        SolverSpec(
             "auxiliary",
             "bilevel_core.solvers.auxiliary:Auxiliary",
             "local: descent along a joint direction that keeps the follower optimal",
