@@ -321,8 +321,10 @@ class Tree:
                 read = True
             if cone is None:
                 return ""
+            directed = rival.direct(values)
+            fresh = not directed and self.tree.getDepth() == 0 and rival.learn(values, exact=exact)
             cut = rival.cut(cone)
-            if cut is None and rival.learn(values, exact=exact):
+            if cut is None and not fresh and rival.learn(values, exact=exact):
                 cut = rival.cut(cone)
             if cut is not None:
                 return self._add(cut)

@@ -64,19 +64,25 @@ class Rival:
         return bool(len(numbers))
 
     def learn(self, values: np.ndarray, *, exact: bool) -> bool:
-        """Solve for sets that hold a point; returns whether there is a chance of any.
+        """Solve for an answer whose sets hold a point; returns whether there is one.
 
         Args:
             values: the point.
             exact: whether its linking columns are integer, so that the answer is remembered.
         """
-        if self.directions.useful and self.directions.find(values) is not None:
-            return True
         answer = self.answers.at(values) if exact else self.answers.solve(values[self.follower.linking])
         if answer is None or self.excess(values, answer) <= 1e-6:
             return False
         self.keep(values, answer)
         return True
+
+    def direct(self, values: np.ndarray) -> bool:
+        """Solve for a direction whose set holds a point, where none does yet; returns whether one does now."""
+        if not self.directions.useful:
+            return False
+        if len(self.directions.family.holding(values, 1)[0]):
+            return True
+        return self.directions.find(values) is not None
 
     def keep(self, values: np.ndarray, answer: Answer) -> None:
         """Keep the sets of an answer at a point."""
