@@ -89,41 +89,38 @@ class Cone:
         along_rows = np.asarray(basic @ self._inverse) * self._row_sign
         return np.hstack([along_columns, along_rows])
 
-    def cuts(self, family: Family, slack: np.ndarray) -> list[Cut | None]:
-        """For each set of a family that holds the vertex, with these slacks (p, r), its cut; None for an empty one:
-        the whole cone lies inside the set, so nothing is feasible.
+    def deepest(self, family: Family, slack: np.ndarray) -> Cut | None:
+        """Of the cuts of a family's sets that hold the vertex, with these slacks (p, r), the deepest. One without
+        coefficients where a set holds the whole cone: then nothing is feasible. None where numbers are unusable.
         """
         rates = np.maximum(self.rays(family.matrix), 0.0)
         rates[rates < 1e-9] = 0.0
-        out: list[Cut | None] = []
-        for each in slack:
-            finite = np.isfinite(each)
-            inverse = (rates[finite] / each[finite, None]).max(axis=0, initial=0.0)
-            out.append(self._cut(inverse))
-        return out
-
-    def _cut(self, inverse: np.ndarray) -> Cut | None:
-        """The cut that each ray meets after 1 / ``inverse``."""
+        inverse = (rates[None, :, :] / slack[:, :, None]).max(axis=1)  # 1 / the length of each ray inside each set
         n = len(self._nonbasic)
-        coefficients = np.zeros(len(self.point))
-        coefficients[self._nonbasic] = inverse[:n] * self._sign
+        coefficients = (inverse[:, n:] * self._row_sign) @ self._rows
+        coefficients[:, self._nonbasic] += inverse[:, :n] * self._sign
+        length = np.sqrt((coefficients**2).sum(axis=1))
+        k = int(np.argmin(length))  # at the vertex each cut is violated by 1
+        if length[k] == 0.0:
+            return Cut(np.zeros(len(self.point)), 1.0, np.inf)
+        return self._cut(coefficients[k], inverse[k])
+
+    def _cut(self, coefficients: np.ndarray, inverse: np.ndarray) -> Cut | None:
+        """The cut that each ray meets after 1 / ``inverse``, scaled to a largest coefficient of 1."""
+        n = len(self._nonbasic)
         bound = np.where(self._sign > 0, self.lower[self._nonbasic], self.upper[self._nonbasic])
-        side = 1.0 + float((inverse[:n] * self._sign) @ bound)
-        weight = inverse[n:] * self._row_sign
-        coefficients += weight @ self._rows
-        side += float(weight @ self._row_side)
-        largest = np.abs(coefficients).max(initial=0.0)
-        if largest == 0.0:
-            return None
+        side = 1.0 + float((inverse[:n] * self._sign) @ bound) + float((inverse[n:] * self._row_sign) @ self._row_side)
+        largest = np.abs(coefficients).max()
         coefficients, side = coefficients / largest, side / largest
         small = (np.abs(coefficients) < TINY) & (coefficients != 0.0)
-        limit = np.where(coefficients > 0.0, self.upper, self.lower)[small]
-        if np.abs(limit).max(initial=0.0) > 1e6:
-            return Cut(coefficients, side, 0.0)
-        side -= float(coefficients[small] @ limit)
-        coefficients[small] = 0.0
-        length = float(np.linalg.norm(coefficients))
-        return Cut(coefficients, side, (side - float(coefficients @ self.point)) / length if length else 0.0)
+        if small.any():
+            limit = np.where(coefficients > 0.0, self.upper, self.lower)[small]
+            if np.abs(limit).max() > 1e6:
+                return None
+            side -= float(coefficients[small] @ limit)
+            coefficients[small] = 0.0
+        length = float(np.sqrt(coefficients @ coefficients))
+        return Cut(coefficients, side, (side - float(coefficients @ self.point)) / length)
 
 
 def read_cone(model: Any, place_of: dict[str, int], size: int, store: RowStore) -> Cone | None:

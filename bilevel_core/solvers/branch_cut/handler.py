@@ -65,7 +65,7 @@ class Tree:
         self._best = np.inf
         self._rounds = self._enforced = 0
         self._node = self._enforced_node = -1
-        self._asked = 0
+        self._asked = self._separations = self._misses = self._offers = self._refusals = 0
         self._build(seed)
 
     def run(self, time_limit: float | None, stop: Any, options: dict[str, Any]) -> None:
@@ -195,10 +195,16 @@ class Tree:
         self._rounds = self._rounds + 1 if node == self._node else 0
         self._node = node
         self._offer()
-        if self._rounds >= (ROOT_ROUNDS if self.tree.getDepth() == 0 else NODE_ROUNDS):
+        root = self.tree.getDepth() == 0
+        if self._rounds >= (ROOT_ROUNDS if root else NODE_ROUNDS):
             return "DIDNOTRUN"
+        self._separations += 1
+        if not root and self._separations % (1 << min(self._misses // 4, 4)):
+            return "DIDNOTRUN"  # cuts have become rare: look for them less often
         values = self._values(None)
-        return self._cut(values, exact=self._whole(values)) or "DIDNOTFIND"
+        done = self._cut(values, exact=self._whole(values))
+        self._misses = 0 if done else self._misses + 1
+        return done or "DIDNOTFIND"
 
     def enforce(self) -> str:
         """Accept an integer point, cut it off, or branch."""
@@ -280,13 +286,17 @@ class Tree:
             self._waiting.append(values)
 
     def _offer(self) -> None:
-        """Hand in the responses of points that waited, the latest first; a few at a time."""
-        for _ in range(2):
-            if not self._waiting:
-                return
+        """Hand in the response of the latest point that waited; less often when many were no better."""
+        while self._waiting:
             values = self._waiting.pop()
-            if not self.responses.known(values):
+            if self.responses.known(values):
+                continue
+            self._offers += 1
+            if self._offers % (1 << min(self._refusals // 6, 5)) == 0:
+                before = self._best
                 self._propose(self.responses.at(values))
+                self._refusals = 0 if self._best < before else self._refusals + 1
+            self._waiting.clear()
 
     def _propose(self, response: Response | None) -> None:
         if response is None or response.value >= self._best:

@@ -19,11 +19,14 @@ from bilevel_core.backends.highs import OBJECTIVE_TOLERANCE, Highs
 from bilevel_core.backends.scip import Scip
 from bilevel_core.errors import BackendError
 from bilevel_core.program import Program, Row, Variable, linear
+from bilevel_core.solvers.branch_cut.lp_tree import LpTree
 
 PATIENCE = 2.0
 """Seconds for which a solve is not watched for interrupts: watching costs more than most solves."""
 SMALL = 15
 """Up to this many columns presolve costs more than it saves."""
+PLANTED = 400
+"""Up to this many columns a tree of linear programs is tried first."""
 
 
 class Mip:
@@ -57,10 +60,18 @@ class Mip:
         self._hurry = hurry
         self._columns = np.arange(len(cost), dtype=np.int32)
         self._rows = np.arange(self.matrix.shape[0], dtype=np.int32)
+        self._dense = self.matrix.toarray() if self.matrix.shape[0] * len(cost) <= 20_000 else self.matrix
+        self._sizes = abs(self._dense)
         self._highs = self._load()
+        self._tree = LpTree(self._load(relaxed=True), self.integer) if len(cost) <= PLANTED else None
+
+    @property
+    def _objects(self) -> list[Any]:
+        return [self._highs] if self._tree is None else [self._highs, self._tree.highs]
 
     def options(self, **values: Any) -> None:
-        """Set options of HiGHS."""
+        """Set options of HiGHS, which alone solves from now on."""
+        self._tree = None
         for name, value in values.items():
             self._highs.setOptionValue(name, value)
 
@@ -68,7 +79,8 @@ class Mip:
         """Change the limits of all rows."""
         self.row_lower, self.row_upper = row_lower, row_upper
         if len(self._rows):
-            self._highs.changeRowsBounds(len(self._rows), self._rows, row_lower, row_upper)
+            for h in self._objects:
+                h.changeRowsBounds(len(self._rows), self._rows, row_lower, row_upper)
 
     def bounds(self, lower: np.ndarray, upper: np.ndarray) -> None:
         """Change the bounds of all columns."""
@@ -78,7 +90,8 @@ class Mip:
     def costs(self, cost: np.ndarray) -> None:
         """Change the costs of all columns."""
         self.cost = cost
-        self._highs.changeColsCost(len(self._columns), self._columns, cost)
+        for h in self._objects:
+            h.changeColsCost(len(self._columns), self._columns, cost)
 
     def solve(self) -> Solution:
         """Solve. A contradiction of HiGHS with itself, or an end without an answer, is put to SCIP.
@@ -87,6 +100,10 @@ class Mip:
             BackendError: neither comes to an answer.
         """
         self.solves += 1
+        if self._tree is not None and self._tree.promising:
+            quick = self._tree.solve(self.lower, self.upper, self.cost)
+            if quick is not None and (quick.values is None or self.violation(quick.values) <= OBJECTIVE_TOLERANCE):
+                return quick
         solution = self._run()
         if solution.status is SolveStatus.ERROR:
             solution = self._elsewhere()
@@ -129,9 +146,9 @@ class Mip:
 
     def violation(self, values: np.ndarray) -> float:
         """The largest violation of rows and bounds, of rows relative to their largest term."""
-        activity = self.matrix @ values
+        activity = self._dense @ values
         excess = np.maximum(self.row_lower - activity, activity - self.row_upper)
-        scale = np.maximum(1.0, abs(self.matrix) @ np.abs(values)) if len(excess) else excess
+        scale = np.maximum(1.0, self._sizes @ np.abs(values)) if len(excess) else excess
         beyond = np.maximum(self.lower - values, values - self.upper)
         return max(0.0, float((excess / scale).max(initial=0.0)), float(beyond.max(initial=0.0)))
 
@@ -182,7 +199,7 @@ class Mip:
             rows.append(Row(f"r{i}", f, float(self.row_lower[i]), float(self.row_upper[i])))
         return Program(tuple(columns), linear({j: float(c) for j, c in enumerate(self.cost) if c}), tuple(rows))
 
-    def _load(self) -> Any:
+    def _load(self, *, relaxed: bool = False) -> Any:
         import highspy
 
         from bilevel_core.backends.highs import quiet
@@ -196,7 +213,7 @@ class Mip:
         lp.a_matrix_.start_ = self.matrix.indptr.astype(np.int32)
         lp.a_matrix_.index_ = self.matrix.indices.astype(np.int32)
         lp.a_matrix_.value_ = self.matrix.data.astype(float)
-        if self.integer.any():
+        if self.integer.any() and not relaxed:
             kinds = highspy.HighsVarType
             lp.integrality_ = [kinds.kInteger if i else kinds.kContinuous for i in self.integer]
         if h.passModel(lp) == highspy.HighsStatus.kError:
@@ -214,6 +231,6 @@ class Mip:
             "mip_heuristic_effort": 0.02,
         }.items():
             h.setOptionValue(name, value)
-        if len(self.cost) <= SMALL:
+        if len(self.cost) <= SMALL or relaxed:
             h.setOptionValue("presolve", "off")
         return h

@@ -99,9 +99,7 @@ class Rival:
             numbers, slack = family.holding(cone.point, ASKED)
             if not len(numbers):
                 continue
-            for cut in cone.cuts(family, slack):
-                if cut is None:
-                    return Cut(np.zeros(len(cone.point)), 1.0, np.inf)
-                if cut.depth > SHALLOW and (best is None or cut.depth > best.depth):
-                    best = cut
+            cut = cone.deepest(family, slack)
+            if cut is not None and cut.depth > SHALLOW and (best is None or cut.depth > best.depth):
+                best = cut
         return best

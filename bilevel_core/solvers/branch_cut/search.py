@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import time
 from dataclasses import replace
@@ -186,7 +187,7 @@ class Search:
         }
 
     def _versions(self) -> dict[str, str]:
-        return {"scip": Scip().version(), "highs": Highs().version()}
+        return _versions()
 
     def _point(self, end: Termination) -> Result:
         assert self.best is not None
@@ -254,6 +255,11 @@ class Search:
             f"The followers have optimal answers, but {which} of them satisfies the leader's constraints "
             f"({', '.join(coupling)}). Such constraints do not restrict what a follower chooses."
         )
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    return {"scip": Scip().version(), "highs": Highs().version()}
 
 
 def bounded_linking(model: LinearModel, program: BilevelProgram, context: RunContext) -> LinearModel:
