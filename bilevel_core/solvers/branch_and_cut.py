@@ -43,6 +43,7 @@ class BranchAndCut(Solver):
         "optimistic", "which of several optimal answers the followers give: the leader's best or its worst"
     )
     gap: float = _option(0.0, "relative optimality gap at which the search may stop")
+    cuts: bool = _option(True, "whether points are cut off before the search branches on them")
     max_nodes: int | None = _option(None, "most nodes of the search tree; no limit by default")
     epsilon: float | None = _option(
         None,
@@ -69,10 +70,12 @@ class BranchAndCut(Solver):
             return Refused("its levels are callables, not expressions", "a differentiable solver")
         if traits.game:
             return Refused("a follower's problem contains another follower's variables (a Nash game)", "kkt")
-        if traits.upper_objective != "linear" or traits.upper_constraints != "linear":
-            which = "objective" if traits.upper_objective != "linear" else "constraints"
-            return Refused(f"the leader's {which} are not linear" if which == "constraints" else
-                           "the leader's objective is not linear", "a formulation with linear terms")
+        for what, kind in (("objective", traits.upper_objective), ("constraints", traits.upper_constraints)):
+            if kind != "linear":
+                return Refused(
+                    f"the leader's {what} {'is' if what == 'objective' else 'are'} {kind}",
+                    "kkt where no follower has integers, or linear terms",
+                )
         for f in traits.followers:
             for what, kind in (("objective", f.objective), ("constraints", f.constraints)):
                 if kind != "linear":
@@ -119,8 +122,10 @@ def _products(program: BilevelProgram) -> Refused | None:
         f: Function = follower.objective
         own = set(follower.columns)
         mixed = next(((i, j) for i, j in f.quadratic if (i in own) != (j in own)), None)
-        if mixed is not None or f.nonlinear is not None and not f.columns.isdisjoint(own):
-            names = "" if mixed is None else f" ({program.columns[mixed[0]].name} times {program.columns[mixed[1]].name})"
+        if mixed is not None or (f.nonlinear is not None and not f.columns.isdisjoint(own)):
+            names = (
+                "" if mixed is None else f" ({program.columns[mixed[0]].name} times {program.columns[mixed[1]].name})"
+            )
             return Refused(
                 f"the objective of follower {follower.name!r} has terms in leader's and its own variables{names}",
                 "a product linearised by hand: binary times bounded variable",

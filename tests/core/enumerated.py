@@ -6,8 +6,8 @@ import itertools
 
 import numpy as np
 
-from bilevel_core.program import BilevelProgram, Level, Row, Variable, linear
 from bilevel_core.program import INF as INF
+from bilevel_core.program import BilevelProgram, Level, Row, Variable, linear
 from bilevel_core.solvers.pessimistic import ReducedProblem
 
 X, Y = 3, 4
@@ -36,7 +36,9 @@ def random_program(seed: int, followers: int = 1) -> BilevelProgram:
         return {j: float(c) for j, c in zip(of, r.integers(-most, most + 1, len(of)), strict=True) if c}
 
     everything = list(range(n))
-    leader = Level("leader", linear(objective(everything, 9)), rows(int(r.integers(1, 3)), "G", everything), tuple(range(nx)))
+    leader = Level(
+        "leader", linear(objective(everything, 9)), rows(int(r.integers(1, 3)), "G", everything), tuple(range(nx))
+    )
     levels: list[Level] = []
     for k in range(followers):
         own = list(range(nx + k * ny, nx + (k + 1) * ny))

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import scipy.sparse as sp
 
 from bilevel_core.backends import SolveStatus
 from bilevel_core.program import INF
 from bilevel_core.solvers.branch_cut.free_sets import Family
 from bilevel_core.solvers.branch_cut.mip import Mip
-from bilevel_core.solvers.branch_cut.model import Follower, LinearModel, spacing
+from bilevel_core.solvers.branch_cut.model import Follower, LinearModel, sp, spacing
 
 LONGEST = 50.0
 """Directions move no variable further than this."""

@@ -15,11 +15,10 @@ from typing import Any
 
 import numpy as np
 import scipy.linalg
-import scipy.sparse as sp
 
 from bilevel_core.program import INF
 from bilevel_core.solvers.branch_cut.answers import Answer
-from bilevel_core.solvers.branch_cut.model import Follower, LinearModel
+from bilevel_core.solvers.branch_cut.model import Follower, LinearModel, sp
 
 INSIDE = 1e-6
 """How far (distance) from each inequality of a set a point must be to count as inside."""

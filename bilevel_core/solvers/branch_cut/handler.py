@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bilevel_core.backends.interrupt import run_interruptibly
-from bilevel_core.errors import BackendError
+from bilevel_core.errors import BackendError, UsageError
 from bilevel_core.solvers.branch_cut.branching import Child, around, by_set, one_column
 from bilevel_core.solvers.branch_cut.cone import Cone, Cut, RowStore, read_cone
 from bilevel_core.solvers.branch_cut.model import LinearModel
@@ -35,6 +35,7 @@ class Tree:
         watch: called now and then with (objective or None, bound, nodes, cuts); returns True to stop.
         found: called with each better `Response`.
         seed: SCIP's.
+        cutting: whether to add cuts; without, points are only branched on.
 
     Attributes:
         cuts: how many were added.
@@ -50,11 +51,12 @@ class Tree:
         watch: Any,
         found: Any,
         seed: int = 0,
+        cutting: bool = True,
     ) -> None:
         import pyscipopt
 
         self.model, self.rivals, self.responses = model, rivals, responses
-        self._watch, self._found = watch, found
+        self._watch, self._found, self._cutting = watch, found, cutting
         self._scip = pyscipopt
         self.tree: Any = pyscipopt.Model()
         self.variables: list[Any] = []
@@ -78,7 +80,10 @@ class Tree:
         if time_limit is not None:
             m.setParam("limits/time", max(1e-3, time_limit))
         for name, value in options.items():
-            m.setParam(name, value)
+            try:
+                m.setParam(name, value)
+            except (KeyError, LookupError, ValueError, TypeError) as error:
+                raise UsageError(f"SCIP has no parameter {name!r}, or does not take {value!r} for it.") from error
 
         def interrupt() -> None:
             stop()
@@ -196,7 +201,7 @@ class Tree:
         self._node = node
         self._offer()
         root = self.tree.getDepth() == 0
-        if self._rounds >= (ROOT_ROUNDS if root else NODE_ROUNDS):
+        if not self._cutting or self._rounds >= (ROOT_ROUNDS if root else NODE_ROUNDS):
             return "DIDNOTRUN"
         self._separations += 1
         if not root and self._separations % (1 << min(self._misses // 4, 4)):
@@ -231,7 +236,7 @@ class Tree:
         node = int(self.tree.getCurrentNode().getNumber())
         self._enforced = self._enforced + 1 if node == self._enforced_node else 0
         self._enforced_node = node
-        if self._enforced < ENFORCED_ROUNDS:
+        if self._cutting and self._enforced < ENFORCED_ROUNDS:
             done = self._cut(values, exact=True)
             if done:
                 return done
@@ -342,11 +347,11 @@ class Tree:
 
     def _interdict(self, rival: Rival, values: np.ndarray) -> str:
         assert rival.interdiction is not None
-        row = rival.interdiction.violated(values)
+        row = None if rival.interdiction.cheap else rival.interdiction.violated(values)
         if row is None:
             y = rival.interdiction.find(values)
-            if y is None or rival.interdiction.add(y) is None:
-                return ""
+            if y is not None:
+                rival.interdiction.add(y)
             row = rival.interdiction.violated(values)
         if row is None:
             return ""

@@ -24,6 +24,9 @@ class Interdiction:
         forbids: number of the column that forbids each of the follower's columns, -1 where none does, shape (k,).
         answers: the follower's answers, whose knapsack is used where it is one.
         hurry: as for `Mip`.
+
+    Attributes:
+        cheap: whether looking for the deepest row costs next to nothing.
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class Interdiction:
         self.follower, self._size, self._forbids = follower, model.size, forbids
         self._forbidden = forbids >= 0
         self._knapsack = answers.knapsack
+        self.cheap = self._knapsack is not None
         f = follower
         free = np.flatnonzero(np.diff(f.others.indptr) == 0)
         self._mip = Mip(f.cost, f.own[free], f.row_lower[free], f.row_upper[free], f.lower, f.upper, f.integer, hurry)

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from bilevel_core.backends import Solution, SolveStatus
 from bilevel_core.backends.highs import OBJECTIVE_TOLERANCE, Highs
@@ -20,6 +19,7 @@ from bilevel_core.backends.scip import Scip
 from bilevel_core.errors import BackendError
 from bilevel_core.program import Program, Row, Variable, linear
 from bilevel_core.solvers.branch_cut.lp_tree import LpTree
+from bilevel_core.solvers.branch_cut.model import Matrix, sp
 
 PATIENCE = 2.0
 """Seconds for which a solve is not watched for interrupts: watching costs more than most solves."""
@@ -43,7 +43,7 @@ class Mip:
     def __init__(
         self,
         cost: np.ndarray,
-        matrix: sp.csr_matrix,
+        matrix: Matrix,
         row_lower: np.ndarray,
         row_upper: np.ndarray,
         lower: np.ndarray,

@@ -10,12 +10,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, TypeAlias
 
 import numpy as np
-import scipy.sparse as sp
+import scipy.sparse
 
 from bilevel_core.program import INF, BilevelProgram, Level, Row
 
+sp: Any = scipy.sparse
+"""Untyped: what the stubs say of sparse matrices does not hold."""
+Matrix: TypeAlias = Any
+"""A sparse matrix by rows, `scipy.sparse.csr_matrix`."""
 MULTIPLIERS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 25, 50, 100, 1000, 10_000, 100_000, 1_000_000)
 """Factors tried in turn to make the coefficients of a row whole."""
 
@@ -57,18 +62,18 @@ class Follower:
     lower: np.ndarray
     upper: np.ndarray
     integer: np.ndarray
-    matrix: sp.csr_matrix
+    matrix: Matrix
     row_lower: np.ndarray
     row_upper: np.ndarray
     linking: np.ndarray
 
     @cached_property
-    def own(self) -> sp.csr_matrix:
+    def own(self) -> Matrix:
         """Its rows in its own columns, shape (m, k)."""
         return self.matrix[:, self.columns].tocsr()
 
     @cached_property
-    def others(self) -> sp.csr_matrix:
+    def others(self) -> Matrix:
         """Its rows without its own columns, shape (m, n)."""
         keep = np.ones(self.matrix.shape[1])
         keep[self.columns] = 0.0
@@ -118,7 +123,7 @@ def _sides(f: Follower) -> Sides:
     b = np.array([s * own[i] for s, i in rows]).reshape(-1, k)
     limit = np.array([f.row_upper[i] if s > 0 else -f.row_lower[i] for s, i in rows], dtype=float)
     step = np.array([spacing(r[r != 0.0])[0] for r in a], dtype=float)
-    return Sides(a, b, limit, step, a.any(axis=1))
+    return Sides(a, b, limit, step, np.array([r.any() for r in a], dtype=bool))
 
 
 @dataclass(frozen=True)
@@ -140,7 +145,7 @@ class LinearModel:
     names: tuple[str, ...]
     cost: np.ndarray
     constant: float
-    matrix: sp.csr_matrix
+    matrix: Matrix
     row_lower: np.ndarray
     row_upper: np.ndarray
     leader_rows: int
@@ -165,7 +170,7 @@ class LinearModel:
         return tuple(int(v) for v in np.rint(values[self.linking]))
 
 
-def matrix_of(rows: Sequence[Row], size: int) -> tuple[sp.csr_matrix, np.ndarray, np.ndarray]:
+def matrix_of(rows: Sequence[Row], size: int) -> tuple[Matrix, np.ndarray, np.ndarray]:
     """Linear rows as a sparse matrix and two limits, their constants moved to the limits."""
     data: list[float] = []
     where: list[int] = []
@@ -198,9 +203,7 @@ def build(program: BilevelProgram) -> LinearModel:
     linking = np.array(sorted({int(i) for f in followers for i in f.linking}), dtype=np.int64)
     constant = program.leader.objective.constant
     names = tuple(program.names)
-    return LinearModel(
-        names, cost, constant, matrix, low, up, len(leaders), lower, upper, integer, followers, linking
-    )
+    return LinearModel(names, cost, constant, matrix, low, up, len(leaders), lower, upper, integer, followers, linking)
 
 
 def _follower(level: Level, lower: np.ndarray, upper: np.ndarray, integer: np.ndarray) -> Follower:

@@ -6,13 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.sparse as sp
 
 from bilevel_core.backends import SolveStatus
 from bilevel_core.program import INF
 from bilevel_core.solvers.branch_cut.answers import Answers, OutOfTimeError
 from bilevel_core.solvers.branch_cut.mip import Mip
-from bilevel_core.solvers.branch_cut.model import LinearModel
+from bilevel_core.solvers.branch_cut.model import LinearModel, Matrix, sp
 
 EXACT = 1e-9
 """How far beyond its optimal value an answer may be and count as optimal, relative to its largest term."""
@@ -59,9 +58,7 @@ class Responses:
         self._lower = np.array(sorted(lower), dtype=np.int64)
         self.solves = 0
 
-    def _make(
-        self, cost: np.ndarray, matrix: sp.csr_matrix, low: np.ndarray, up: np.ndarray, integer: np.ndarray
-    ) -> Mip:
+    def _make(self, cost: np.ndarray, matrix: Matrix, low: np.ndarray, up: np.ndarray, integer: np.ndarray) -> Mip:
         more = matrix.shape[0] - len(low)
         low, up = np.append(low, np.full(more, -INF)), np.append(up, np.full(more, INF))
         return Mip(cost, matrix, low, up, self.model.lower, self.model.upper, integer, self._hurry)
@@ -102,9 +99,7 @@ class Responses:
     def _best(self, at: np.ndarray, rooms: np.ndarray) -> Response | None:
         model = self.model
         self._pin(self._mip, at)
-        self._mip.limits(
-            np.append(model.row_lower, np.full(len(rooms), -INF)), np.append(model.row_upper, rooms)
-        )
+        self._mip.limits(np.append(model.row_lower, np.full(len(rooms), -INF)), np.append(model.row_upper, rooms))
         solution = self._mip.solve()
         return self._response(solution.status, solution.values)
 

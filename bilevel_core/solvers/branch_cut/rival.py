@@ -28,9 +28,7 @@ class Rival:
         hurry: as for `Mip`.
     """
 
-    def __init__(
-        self, model: LinearModel, follower: Follower, guard: float, hurry: Callable[[], float | None]
-    ) -> None:
+    def __init__(self, model: LinearModel, follower: Follower, guard: float, hurry: Callable[[], float | None]) -> None:
         self.follower = follower
         self.answers = Answers(follower, hurry)
         self.solutions = Solutions(model, follower, guard)

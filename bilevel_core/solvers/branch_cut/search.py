@@ -11,19 +11,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bilevel_core.backends import SolveSettings, SolveStatus
+from bilevel_core.backends import SolveStatus
 from bilevel_core.backends.highs import Highs
 from bilevel_core.backends.scip import Scip
-from bilevel_core.errors import RefusedError
 from bilevel_core.problems.base import AlgebraicProblem
-from bilevel_core.program import INF, BilevelProgram, Function, linear
+from bilevel_core.program import INF, Function
 from bilevel_core.result import Claim, Result, Termination
 from bilevel_core.run import RunContext
 from bilevel_core.run.checkpoint import dumps
+from bilevel_core.run.record import BEST
 from bilevel_core.solvers.assemble import with_point, without_point
 from bilevel_core.solvers.branch_cut.answers import LowerUnboundedError, OutOfTimeError
 from bilevel_core.solvers.branch_cut.handler import Tree
-from bilevel_core.solvers.branch_cut.model import LinearModel, build, with_worth
+from bilevel_core.solvers.branch_cut.model import build, with_worth
+from bilevel_core.solvers.branch_cut.presolve import bounded_linking, endless
 from bilevel_core.solvers.branch_cut.responses import Response, Responses
 from bilevel_core.solvers.branch_cut.rival import Rival
 from bilevel_core.solvers.single_level import pick
@@ -63,6 +64,7 @@ class Search:
         self.rivals: list[Rival] = []
         self.responses: Responses | None = None
         self._told = self._saved = 0.0
+        self._endless = False
 
     def result(self) -> Result:
         """Search, and say what came of it."""
@@ -77,6 +79,9 @@ class Search:
             end = Termination.STOPPED_BY_USER if self.context.stopped else Termination.TIME_LIMIT
         if self.best is None:
             return self._no_point(end)
+        if self._endless:
+            message = "The leader's objective improves without end along its own variables."
+            return self._pointless(Termination.UNBOUNDED, message)
         return self._point(end)
 
     # The search.
@@ -85,6 +90,9 @@ class Search:
         context = self.context
         context.report("phase", message="bounds of what links the levels")
         plain = bounded_linking(build(self.program), self.program, context)
+        if endless(plain, self.program, context):
+            self._endless = True
+            plain = replace(plain, cost=np.zeros(plain.size), constant=0.0)  # any point will do
         pessimistic = self.options.response == "pessimistic"
         model = with_worth(plain) if pessimistic else plain
         guard = self.options.epsilon or 0.0
@@ -92,7 +100,13 @@ class Search:
         answers = [r.answers for r in self.rivals]
         self.responses = Responses(plain, answers, self._left, pessimistic=pessimistic)
         self.tree = Tree(
-            model, self.rivals, self.responses, watch=self._watch, found=self._incumbent, seed=context.seed
+            model,
+            self.rivals,
+            self.responses,
+            watch=self._watch,
+            found=self._incumbent,
+            seed=context.seed,
+            cutting=self.options.cuts,
         )
         context.report("phase", message="branch and cut over the high-point relaxation, SCIP")
         parameters = dict(self.options.backend_options)
@@ -102,11 +116,6 @@ class Search:
         self.bound, self.nodes, self.cuts = self.tree.bound, self.tree.nodes, self.tree.cuts
         self._last_point()
         status = self.tree.status
-        if status in ("unbounded", "inforunbd"):
-            raise RefusedError(
-                "The leader's objective is unbounded over the high-point relaxation (both levels' constraints without "
-                "the follower's optimality), so the search has no bound to start from: bound the variables in it."
-            )
         return _ENDS.get(status, Termination.ITERATION_LIMIT if status.endswith("limit") else Termination.ERROR)
 
     def _left(self) -> float | None:
@@ -130,6 +139,8 @@ class Search:
 
     def _incumbent(self, response: Response) -> None:
         self.best = response
+        if self._endless:
+            return
         value, bound = self.leader.in_users_sense(response.value), self._shown_bound()
         nodes = 0 if self.tree is None else self.tree.nodes
         cuts = 0 if self.tree is None else self.tree.cuts
@@ -170,7 +181,7 @@ class Search:
             problem=self.problem.name,
             message="The run has left no result: this is its best point, and its bound, when it last wrote them down.",
         )
-        keeper.checkpoint(dumps({"best": result.to_json()}))
+        keeper.checkpoint(dumps({BEST: result.to_json()}))
 
     # What it amounts to.
 
@@ -260,39 +271,3 @@ class Search:
 @functools.cache
 def _versions() -> dict[str, str]:
     return {"scip": Scip().version(), "highs": Highs().version()}
-
-
-def bounded_linking(model: LinearModel, program: BilevelProgram, context: RunContext) -> LinearModel:
-    """The model with bounds on all linking columns, derived by linear programs over the high-point relaxation.
-
-    Raises:
-        RefusedError: a linking column is unbounded there.
-    """
-    open_ends = [
-        (int(i), sign)
-        for i in model.linking
-        for sign, bound in ((1.0, model.lower[i]), (-1.0, model.upper[i]))
-        if not math.isfinite(bound)
-    ]
-    if not open_ends:
-        return model
-    relaxed = program.high_point()
-    relaxed = replace(relaxed, columns=tuple(replace(c, integer=False) for c in relaxed.columns))
-    lower, upper = model.lower.copy(), model.upper.copy()
-    for i, sign in open_ends:
-        solution = Highs().solve(
-            replace(relaxed, objective=linear({i: sign})), SolveSettings(time_limit=context.remaining())
-        )
-        if solution.status is SolveStatus.INFEASIBLE:
-            return model  # the search finds that out
-        if solution.values is None or not solution.solved:
-            raise RefusedError(
-                f"The leader's variable {model.names[i]!r} occurs in a follower's problem and has no "
-                f"{'lower' if sign > 0 else 'upper'} bound that follows from the constraints: give it one."
-            )
-        value = sign * solution.objective
-        if sign > 0:
-            lower[i] = math.ceil(value - 1e-6) if model.integer[i] else value
-        else:
-            upper[i] = math.floor(value + 1e-6) if model.integer[i] else value
-    return replace(model, lower=lower, upper=upper)
