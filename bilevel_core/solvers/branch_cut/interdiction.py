@@ -44,7 +44,7 @@ class Interdiction:
         f = follower
         free = np.flatnonzero(np.diff(f.others.indptr) == 0)
         self._mip = Mip(f.cost, f.own[free], f.row_lower[free], f.row_upper[free], f.lower, f.upper, f.integer, hurry)
-        self._coefficients: list[np.ndarray] = []
+        self._coefficients = np.empty((16, model.size))
         self._sides: list[float] = []
         self._known: set[bytes] = set()
 
@@ -59,7 +59,9 @@ class Interdiction:
         row[f.columns] = f.cost
         worth = f.cost * y
         row[self._forbids[self._forbidden]] += worth[self._forbidden]
-        self._coefficients.append(row)
+        if len(self._sides) == len(self._coefficients):
+            self._coefficients = np.concatenate([self._coefficients, np.empty_like(self._coefficients)])
+        self._coefficients[len(self._sides)] = row
         self._sides.append(float(worth.sum()))
         return row, self._sides[-1]
 
@@ -67,7 +69,7 @@ class Interdiction:
         """The known row that a point violates most; None where it violates none."""
         if not self._sides:
             return None
-        excess = np.array(self._coefficients) @ values - np.array(self._sides)
+        excess = self._coefficients[: len(self._sides)] @ values - np.array(self._sides)
         worst = int(np.argmax(excess))
         f = self.follower
         if excess[worst] <= 1e-5 * max(1.0, abs(float(f.cost @ values[f.columns]))):
