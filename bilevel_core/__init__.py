@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from bilevel_core.plugins.specs import KnownOptimum, ProblemSpec, SolverSpec
     from bilevel_core.problems.base import AlgebraicProblem, Problem
     from bilevel_core.problems.cvxpy import CvxpyProblem
+    from bilevel_core.problems.mps import MpsProblem, read_mps
+    from bilevel_core.problems.mps_write import write_mps
     from bilevel_core.problems.pyomo import Follower, PyomoProblem
     from bilevel_core.problems.torch import TorchProblem
     from bilevel_core.result import Certificate, Claim, Result, Status, Termination, Verdict
@@ -46,6 +48,9 @@ _LAZY = {
     "Problem": "bilevel_core.problems.base",
     "AlgebraicProblem": "bilevel_core.problems.base",
     "CvxpyProblem": "bilevel_core.problems.cvxpy",
+    "MpsProblem": "bilevel_core.problems.mps",
+    "read_mps": "bilevel_core.problems.mps",
+    "write_mps": "bilevel_core.problems.mps_write",
     "Follower": "bilevel_core.problems.pyomo",
     "PyomoProblem": "bilevel_core.problems.pyomo",
     "TorchProblem": "bilevel_core.problems.torch",
@@ -80,6 +85,7 @@ __all__ = [
     "KnownOptimum",
     "MissingError",
     "ModelError",
+    "MpsProblem",
     "Problem",
     "ProblemSpec",
     "PyomoProblem",
@@ -98,9 +104,11 @@ __all__ = [
     "classify",
     "hookimpl",
     "hypergradient",
+    "read_mps",
     "resume",
     "solve",
     "verify",
+    "write_mps",
 ]
 
 

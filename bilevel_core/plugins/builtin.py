@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from bilevel_core.hooks import hookimpl
-from bilevel_core.plugins.specs import BackendSpec, ExecutorSpec, ReformulationSpec, SolverSpec
+from bilevel_core.plugins.specs import (
+    BackendSpec,
+    ExecutorSpec,
+    ExporterSpec,
+    LoaderSpec,
+    ReformulationSpec,
+    SolverSpec,
+)
 
 BILEVEL_HOOK_API = 1
 
@@ -107,6 +114,32 @@ def bilevel_reformulations() -> list[ReformulationSpec]:
             "bilevel_core.reductions.penalised:Penalised",
             "products of pairs in the objective, for local solvers",
         ),
+    ]
+
+
+@hookimpl
+def bilevel_loaders() -> list[LoaderSpec]:
+    """Files with an auxiliary file beside them: ``bilevel solve instance.mps``."""
+    return [
+        LoaderSpec(
+            "mps",
+            "bilevel_core.problems.mps:load",
+            "mixed-integer linear problems: MPS or LP with AUX (MibS, BOBILib)",
+            suffixes=(".mps", ".mps.gz", ".lp", ".lp.gz", ".aux", ".aux.gz"),
+        )
+    ]
+
+
+@hookimpl
+def bilevel_exporters() -> list[ExporterSpec]:
+    """The same files written: ``bilevel export PROBLEM instance.mps``."""
+    return [
+        ExporterSpec(
+            "mps",
+            "bilevel_core.problems.mps_write:export",
+            "mixed-integer linear problems: MPS with AUX (MibS, BOBILib)",
+            suffixes=(".mps", ".mps.gz"),
+        )
     ]
 
 

@@ -97,9 +97,7 @@ def bilevel_loaders() -> Iterable[LoaderSpec]:  # type: ignore[empty-body]
 
 @hookspec
 def bilevel_exporters() -> Iterable[ExporterSpec]:  # type: ignore[empty-body]
-    """Offer writers of problem files.
-
-    No command writes files yet; code finds writers in ``get_registry().exporters``.
+    """Offer writers of problem files, chosen by the file's suffix: ``bilevel export PROBLEM FILE``.
 
     Example:
         @hookimpl

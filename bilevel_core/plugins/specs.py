@@ -127,7 +127,13 @@ class LoaderSpec(Spec):
 
 @dataclass(frozen=True)
 class ExporterSpec(Spec):
-    """Writes a problem to a file. ``factory`` is a function ``(problem, path: pathlib.Path) -> None``."""
+    """Writes a problem to a file, by ``bilevel export``.
+
+    ``factory`` is a function ``(problem, path: pathlib.Path, **options) -> str | None``: what it says is for people.
+
+    Attributes:
+        suffixes: file name endings, with the dot: ``(".mps",)``.
+    """
 
     suffixes: tuple[str, ...] = ()
 

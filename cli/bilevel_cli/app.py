@@ -266,6 +266,30 @@ def show(
 
 
 @app.command()
+def export(
+    problem: Annotated[
+        str,
+        typer.Argument(metavar="PROBLEM", help="A registered name, module:attribute, or a file.", show_default=False),
+    ],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to; its ending says the format, as in a.mps.")],
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--option", "-o", metavar="KEY=VALUE", help="Option of the format; repeatable. See docs/files.md."
+        ),
+    ] = None,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("--parameter", "-p", metavar="KEY=VALUE", help="Parameter of the problem; repeatable."),
+    ] = None,
+) -> None:
+    """Write PROBLEM to FILE for other software, as MPS with AUX."""
+    from bilevel_cli.export import write
+
+    write(problem, file, _pairs(option, "-o"), _pairs(parameter, "-p"))
+
+
+@app.command()
 def problems(
     name: Annotated[str | None, typer.Argument(help="Show one problem in detail.", show_default=False)] = None,
     form: AsListing = Listing.TEXT,
