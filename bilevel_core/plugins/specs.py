@@ -84,7 +84,7 @@ class ProblemSpec(Spec):
 
     Attributes:
         known: the optimum at the default parameters.
-        needs: the solver that it needs, where no built-in one takes it (``branch-and-cut``, ``global``); else "".
+        needs: the solver that it needs, where no built-in one takes it (``global``); else "".
         tags: words to search by.
     """
 

@@ -61,6 +61,7 @@ SOLVERS: dict[str, Run] = {
             }
         ),
     ),
+    "branch-and-cut": Run(local=False),
     "toll-pricing": Run(local=False),
     "auxiliary": Run(
         {"starts": 4},

@@ -133,11 +133,13 @@ class Tree:
             "separating/maxroundsroot": -1,
             "separating/maxstallroundsroot": ROOT_ROUNDS,
             "separating/maxrounds": -1,
-            "heuristics/feaspump/freq": -1,
             "randomization/randomseedshift": seed % (2**31),
         }.items():
             m.setParam(name, value)
-        m.setPresolve(self._scip.SCIP_PARAMSETTING.OFF)
+        off = self._scip.SCIP_PARAMSETTING.OFF
+        m.setPresolve(off)
+        # Their points are hardly ever bilevel feasible, and each costs a follower's solve; responses take their place.
+        m.setHeuristics(off)
         for j in range(data.size):
             low = None if data.lower[j] == -np.inf else float(data.lower[j])
             up = None if data.upper[j] == np.inf else float(data.upper[j])
