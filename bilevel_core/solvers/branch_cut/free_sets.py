@@ -139,7 +139,8 @@ class Policies:
         active = active[self._own[active][:, free].any(axis=1)]
         if not len(active):
             return None
-        _, upper, order = scipy.linalg.qr(self._own[active][:, free].T, mode="economic", pivoting=True)
+        qr: Any = scipy.linalg.qr  # whose stubs do not say which of its forms is returned
+        _, upper, order = qr(self._own[active][:, free].T, mode="economic", pivoting=True)
         diagonal = np.abs(np.diag(upper))
         rank = int((diagonal > 1e-9 * max(1.0, diagonal.max(initial=0.0))).sum())
         basis = tuple(sorted(int(active[i]) for i in order[:rank]))

@@ -19,7 +19,7 @@ from bilevel_core.solvers.branch_cut.model import LinearModel
 from bilevel_core.solvers.branch_cut.responses import Response, Responses
 from bilevel_core.solvers.branch_cut.rival import Rival
 
-ROOT_ROUNDS, NODE_ROUNDS, ENFORCED_ROUNDS = 60, 2, 8
+ROOT_ROUNDS, NODE_ROUNDS, ENFORCED_ROUNDS = 12, 2, 8
 """Most rounds of cuts at the root, at other nodes, and at an integer point before branching."""
 MOST_CHILDREN = 40
 FRACTIONAL = 1e-5
@@ -57,8 +57,8 @@ class Tree:
 
         self.model, self.rivals, self.responses = model, rivals, responses
         self._watch, self._found, self._cutting = watch, found, cutting
-        self._scip = pyscipopt
-        self.tree: Any = pyscipopt.Model()
+        self._scip: Any = pyscipopt
+        self.tree: Any = self._scip.Model()
         self.variables: list[Any] = []
         self.cuts = self.branchings = 0
         self.failure: BaseException | None = None
