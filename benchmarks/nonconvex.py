@@ -92,7 +92,12 @@ def line(row: dict[str, Any]) -> str:
 
     name = row["problem"] + (" (pessimistic)" if row["response"] == "pessimistic" else "")
     cells = [f"{name:44}", *(f"{number(row.get(k)):>11}" for k in ("known", "objective", "bound", "gap"))]
-    cells += [f"{row.get('cuts', 0):>5}", f"{number(row.get('cpu')):>8}", f"{row['status']:>10}", f"{row['verdict']:>12}"]
+    cells += [
+        f"{row.get('cuts', 0):>5}",
+        f"{number(row.get('cpu')):>8}",
+        f"{row['status']:>10}",
+        f"{row['verdict']:>12}",
+    ]
     return " ".join(cells) + ("" if row["right"] else "  not the known optimum")
 
 

@@ -63,8 +63,8 @@ def classification(problem: Problem, registry: Registry | None = None) -> Classi
 
 
 def _chosen(verdicts: Mapping[str, Accepted | Refused], registry: Registry) -> str | None:
-    """Of those whose priority is not negative the first by priority that prove what they find and may be expected to end; else the first that may be
-    expected to end; else the first that takes the problem.
+    """Of those whose priority is not negative: the first that proves what it finds and may be expected to end; else the
+    first that may be expected to end; else the first that takes the problem.
     """
     takes = {k: v for k, v in verdicts.items() if isinstance(v, Accepted) and registry.solvers[k].priority >= 0}
     quick = [name for name, v in takes.items() if not v.slow]

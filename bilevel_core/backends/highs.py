@@ -19,7 +19,7 @@ from bilevel_core.program import Program, positive_semidefinite
 OBJECTIVE_TOLERANCE = 1e-6
 
 
-def _quiet(highspy: Any) -> Any:
+def quiet(highspy: Any) -> Any:
     """A HiGHS object that prints nothing: 1.16.0 writes its banner to stdout when callbacks are first enabled, which
     its own constructor does before anyone can switch output off.
     """
@@ -87,7 +87,7 @@ class Highs(Backend):
         """One solve, and the objective that HiGHS reports for it."""
         import highspy
 
-        h = _quiet(highspy)
+        h = quiet(highspy)
         h.setOptionValue("random_seed", settings.seed % (2**31))
         h.setOptionValue("primal_feasibility_tolerance", 1e-9)
         h.setOptionValue("dual_feasibility_tolerance", 1e-9)

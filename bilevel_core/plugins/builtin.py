@@ -26,6 +26,12 @@ def bilevel_solvers() -> list[SolverSpec]:
             priority=100,
         ),
         SolverSpec(
+            "branch-and-cut",
+            "bilevel_core.solvers.branch_and_cut:BranchAndCut",
+            "exact: mixed-integer linear problems whose followers have integer variables",
+            priority=90,
+        ),
+        SolverSpec(
             "global",
             "bilevel_core.solvers.global_solver:Global",
             "exact: nonconvex, integer or multiplier-free followers, by value-function cuts and subdivision",

@@ -84,8 +84,7 @@ class ProblemSpec(Spec):
 
     Attributes:
         known: the optimum at the default parameters.
-        needs: the kind of solver that settles it, where optimality conditions do not (``branch-and-cut``, ``global``);
-            else "".
+        needs: the solver that settles it, where optimality conditions do not (``global``); else "".
         tags: words to search by.
     """
 

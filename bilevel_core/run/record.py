@@ -20,6 +20,7 @@ import numpy as np
 
 from bilevel_core.errors import UsageError
 from bilevel_core.result import Result, Termination, plain
+from bilevel_core.run.checkpoint import read as read_checkpoint
 from bilevel_core.run.checkpoint import write
 from bilevel_core.run.context import Event
 
@@ -27,6 +28,8 @@ log = logging.getLogger("bilevel")
 
 SCHEMA = "bilevel.run/1"
 EVENTS, CHECKPOINT, RESULT, JOURNAL = "events.jsonl", "checkpoint", "result.json", "journal"
+BEST = "best"
+"""The entry of a checkpoint under which a search that cannot be resumed leaves its best point, as a result in JSON."""
 CUT_SHORT = (Termination.STOPPED_BY_USER, Termination.TIME_LIMIT, Termination.ITERATION_LIMIT)
 """Ends after which the best point is saved even when nobody asked for a record, and a run may be resumed."""
 
@@ -287,13 +290,24 @@ def read_request(folder: Path) -> dict[str, Any]:
 
 
 def read_result(folder: Path) -> Result:
-    """The result of a recorded run.
+    """The result of a recorded run; of one that was killed or is still going, the best point that it has left.
 
     Raises:
-        UsageError: the run has no result (it may still be going, or was killed), or its file is damaged.
+        UsageError: the run has no result and left no point, or its file is damaged.
     """
     path = folder / "result.json"
-    return as_result(_read(path, folder), path)
+    left = None if path.exists() else _left_behind(folder / CHECKPOINT)
+    return as_result(_read(path, folder) if left is None else left, path)
+
+
+def _left_behind(path: Path) -> dict[str, Any] | None:
+    """The best point in a checkpoint, as a search without a state to go on from writes it down; None without one."""
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(read_checkpoint(path).entry(BEST))
+    except UsageError:  # a state to go on from, or damaged: `resume` says more
+        return None
 
 
 def as_result(data: Mapping[str, Any], path: Path) -> Result:

@@ -81,6 +81,7 @@ class Traits:
         followers: one entry each.
         game: whether a follower's problem contains another follower's variables.
         linking_integers: whether every leader variable that a follower sees is integer and bounded.
+        linking_continuous: names of the leader's variables that occur in followers' constraints and are continuous.
         structure: names of special structures that the problem type declares, such as ``network-pricing``.
         lower_bounds: whether a follower's variable is bounded.
         stochastic: whether objectives are means over batches of data.
@@ -103,6 +104,7 @@ class Traits:
     functions: frozenset[str] = frozenset()
 
     duals: bool = False
+    linking_continuous: tuple[str, ...] = ()
 
     @property
     def lower_variables(self) -> int:
@@ -168,6 +170,11 @@ def _algebraic(program: BilevelProgram) -> Traits:
     for follower in program.followers:
         for f in (follower.objective, *(r.function for r in follower.rows)):
             seen |= f.columns - lower
+    constrained: set[int] = set()
+    for follower in program.followers:
+        own = frozenset(follower.columns)
+        # A row without the follower's own variables restricts the leader, and does not change the follower's answer.
+        constrained |= {i for r in follower.rows if r.function.columns & own for i in r.function.columns - lower}
     free = [i for i in leader.columns if not program.columns[i].fixed]
     return Traits(
         form="algebraic",
@@ -190,6 +197,11 @@ def _algebraic(program: BilevelProgram) -> Traits:
         ),
         structure=program.structure,
         duals=bool(program.duals),
+        linking_continuous=tuple(
+            program.columns[i].name
+            for i in sorted(constrained)
+            if not (program.columns[i].integer or program.columns[i].fixed)
+        ),
         lower_bounds=any(
             math.isfinite(program.columns[i].lower) or math.isfinite(program.columns[i].upper) for i in lower
         ),

@@ -19,6 +19,8 @@ from bilevel_core.program import Program, Row, linear
 TIE_TOLERANCE = 1e-5
 GAP = 1e-7
 """Gap, absolute and relative, up to which nonconvex programs are solved."""
+BENT = 1e-6
+"""An answer that violates the follower's problem by more (relative) is no evidence against another."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +59,31 @@ class Task:
 def answer(task: Task) -> Answer:
     """Solve one follower's problem from scratch, and look for other optimal answers."""
     solution, scope = solve(task.program, task.time_limit)
+    if task.program.has_integers and scope == "global":
+        solution = _second_opinion(task, solution)
     if solution.values is None or not solution.solved:
         return Answer(solution.status, scope=scope, message=solution.message)
     found = Answer(solution.status, solution.objective, solution.values, scope)
     return found if scope == "local" else replace(found, response=_ties(task, solution))
+
+
+def _second_opinion(task: Task, first: Solution) -> Solution:
+    """An integer follower's answer by HiGHS put to SCIP as well: the better of two feasible answers is a fact, whatever
+    either of them says of the other.
+    """
+    program, scip = task.program, Scip()
+    if Highs().accepts(program) is not None or not scip.available().available:
+        return first  # SCIP has solved it already, or cannot
+    try:
+        second = scip.solve(program, SolveSettings(time_limit=task.time_limit))
+    except BackendError:
+        return first
+    if second.values is None or not second.solved or program.violation(second.values) > BENT:
+        return first
+    if first.values is None or not first.solved:
+        return first if first.status is SolveStatus.UNBOUNDED else second
+    worth = natural_scale(program.objective, second.values)
+    return second if second.objective < first.objective - 1e-7 * worth else first
 
 
 def solve(program: Program, time_limit: float | None) -> tuple[Solution, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bilevel_core.plugins.specs import KnownOptimum, ProblemSpec
 
-BRANCH_AND_CUT = "branch-and-cut"
 GLOBAL = "global"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bilevel_core.hooks import hookimpl
 from bilevel_core.plugins.specs import ProblemSpec
-from bilevel_problems.describe import BRANCH_AND_CUT, GLOBAL, problem
+from bilevel_problems.describe import GLOBAL, problem
 from bilevel_problems.list_linear import linear_problems
 from bilevel_problems.list_quadratic import quadratic_problems
 from bilevel_problems.list_smd import smd_problems
@@ -38,7 +38,6 @@ def _integer() -> list[ProblemSpec]:
             "integer linear, two variables; the relaxation's bound is -42",
             moore_bard,
             "integer",
-            needs=BRANCH_AND_CUT,
         ),
         problem(
             "classic/moore-bard-continuous",
@@ -55,7 +54,6 @@ def _integer() -> list[ProblemSpec]:
             "integer linear, two variables; leader's constraints contain the follower's variable",
             "DeNegre, Ralphs and Tahernejad, manual of the solver MibS, introductory example",
             "integer coupling",
-            needs=BRANCH_AND_CUT,
         ),
         problem(
             "classic/knapsack-interdiction",
@@ -65,7 +63,6 @@ def _integer() -> list[ProblemSpec]:
             "of the form in DeNegre (2011), Interdiction and discrete bilevel linear programming, Lehigh University; "
             "small data, optimum by enumeration",
             "integer interdiction",
-            needs=BRANCH_AND_CUT,
         ),
     ]
 

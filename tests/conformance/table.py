@@ -68,6 +68,7 @@ SOLVERS: dict[str, Run] = {
             }
         ),
     ),
+    "branch-and-cut": Run(local=False),
     "toll-pricing": Run(local=False),
     "global": Run(
         tolerance=1e-3,

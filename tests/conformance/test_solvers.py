@@ -145,8 +145,10 @@ def test_local_solvers_promise_no_more_than_local(solver: str) -> None:
 @pytest.mark.parametrize("name", LIBRARY)
 def test_a_solver_for_each_problem_unless_it_needs_another(name: str) -> None:
     takers = [s for s, column in SOLVERS.items() if not column.sampling and takes(s, name)]
+    if "integer" in LIBRARY[name].tags and not LIBRARY[name].needs:
+        assert set(takers) - {"global"} == {"branch-and-cut"}
     if LIBRARY[name].needs:
-        assert "kkt" not in takers or LIBRARY[name].needs == "global"
+        assert "kkt" not in takers
     assert takers
 
 
