@@ -112,9 +112,9 @@ class BranchAndCut(Solver):
 
     def run(self, problem: AlgebraicProblem, context: RunContext) -> Result:
         """See `Solver.run`."""
-        from bilevel_core.solvers.branch_cut.search import Search
+        from bilevel_core.solvers.branch_cut.run import Run
 
-        return Search(self, problem, context).result()
+        return Run(self, problem, context).result()
 
 
 def _products(program: BilevelProgram) -> Refused | None:

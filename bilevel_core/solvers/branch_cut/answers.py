@@ -63,9 +63,7 @@ class Answers:
             BackendError: no backend solves it.
         """
         f = self.follower
-        linking = values[f.linking]
-        rounded = np.rint(linking)
-        linking = np.where(np.abs(linking - rounded) <= 1e-5, rounded, linking)
+        linking = np.where(f.linking_integer, np.rint(values[f.linking]), values[f.linking])
         key = tuple(linking.tolist())
         if key not in self._known:
             self._known[key] = self.solve(linking)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -66,6 +66,7 @@ class Follower:
     row_lower: np.ndarray
     row_upper: np.ndarray
     linking: np.ndarray
+    linking_integer: np.ndarray
 
     @cached_property
     def own(self) -> Matrix:
@@ -230,6 +231,7 @@ def _follower(level: Level, lower: np.ndarray, upper: np.ndarray, integer: np.nd
         low,
         up,
         np.array(linking, dtype=np.int64),
+        integer[linking],
     )
 
 
@@ -241,9 +243,7 @@ def with_worth(model: LinearModel) -> LinearModel:
 
     def widened(f: Follower) -> Follower:
         more = sp.hstack([f.matrix, sp.csr_matrix((f.matrix.shape[0], 1))]).tocsr()
-        return Follower(
-            f.name, f.columns, f.cost, f.lower, f.upper, f.integer, more, f.row_lower, f.row_upper, f.linking
-        )
+        return replace(f, matrix=more)
 
     return LinearModel(
         (*model.names, "worst value of the leader's objective"),

@@ -22,11 +22,12 @@ from bilevel_core.run.checkpoint import dumps
 from bilevel_core.run.record import BEST
 from bilevel_core.solvers.assemble import with_point, without_point
 from bilevel_core.solvers.branch_cut.answers import LowerUnboundedError, OutOfTimeError
-from bilevel_core.solvers.branch_cut.handler import Tree
+from bilevel_core.solvers.branch_cut.handler import Search
 from bilevel_core.solvers.branch_cut.model import build, with_worth
 from bilevel_core.solvers.branch_cut.presolve import bounded_linking, endless
 from bilevel_core.solvers.branch_cut.responses import Response, Responses
 from bilevel_core.solvers.branch_cut.rival import Rival
+from bilevel_core.solvers.branch_cut.scip_tree import ScipTree
 from bilevel_core.solvers.single_level import pick
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ _ENDS = {
 }
 
 
-class Search:
+class Run:
     """See the module."""
 
     def __init__(self, options: BranchAndCut, problem: AlgebraicProblem, context: RunContext) -> None:
@@ -60,7 +61,8 @@ class Search:
         self.bound = -INF
         self.nodes = self.cuts = 0
         self.notes: list[str] = []
-        self.tree: Tree | None = None
+        self.tree: ScipTree | None = None
+        self.search: Search | None = None
         self.rivals: list[Rival] = []
         self.responses: Responses | None = None
         self._told = self._saved = 0.0
@@ -99,13 +101,13 @@ class Search:
         self.rivals = [Rival(model, f, guard, self._left) for f in model.followers]
         answers = [r.answers for r in self.rivals]
         self.responses = Responses(plain, answers, self._left, pessimistic=pessimistic)
-        self.tree = Tree(
-            model,
+        self.tree = ScipTree(model, context.seed)
+        self.search = Search(
+            self.tree,
             self.rivals,
             self.responses,
             watch=self._watch,
             found=self._incumbent,
-            seed=context.seed,
             cutting=self.options.cuts,
         )
         context.report("phase", message="branch and cut over the high-point relaxation, SCIP")
@@ -113,6 +115,8 @@ class Search:
         if self.options.max_nodes is not None:
             parameters["limits/totalnodes"] = self.options.max_nodes
         self.tree.run(context.remaining(), context.stop, {"limits/gap": self.options.gap, **parameters})
+        if self.search.failure is not None:
+            raise self.search.failure
         self.bound, self.nodes, self.cuts = self.tree.bound, self.tree.nodes, self.tree.cuts
         self._last_point()
         status = self.tree.status
@@ -126,7 +130,7 @@ class Search:
         """SCIP's best point without its tolerances: the response at its linking columns."""
         assert self.tree is not None
         assert self.responses is not None
-        found = self.tree.solution()
+        found = self.tree.best()
         if found is None:
             return
         response = self.responses.at(found[: len(self.program.columns)])
@@ -191,7 +195,7 @@ class Search:
         return {
             "nodes": self.nodes,
             "cuts": self.cuts,
-            "branchings": 0 if self.tree is None else self.tree.branchings,
+            "branchings": 0 if self.search is None else self.search.branchings,
             "lower_solves": sum(r.answers.solves for r in self.rivals),
             "direction_solves": sum(r.directions.solves for r in self.rivals),
             "response_solves": 0 if self.responses is None else self.responses.solves,
