@@ -42,7 +42,7 @@ class AlgebraicEvaluation(Evaluation):
         self.globally = integers if settings.lower == "auto" else settings.lower == "global"
         if integers and not self.globally:
             raise UsageError("Followers with integer variables are solved globally: leave out lower=local.")
-        self.oracle = None if self.globally else AlgebraicOracle(problem)
+        self.oracle = None if integers else AlgebraicOracle(problem)
         self.needs_confirmation = not self.globally and any(f.convex is not True for f in self._traits.followers)
         lower, upper = leader_box(self.program, settings.box)
         self._base = np.zeros(len(self.program.columns))

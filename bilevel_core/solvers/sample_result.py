@@ -21,7 +21,10 @@ def conclude(search: Search, termination: Termination, message: str) -> Result:
         termination: why it ended.
         message: what to tell of the end.
     """
-    texts = [message] if message else []
+    texts = [*search.evaluation.notes, *([message] if message else [])]
+    loose = search.counts.get("lower_unconverged", 0)
+    if loose:
+        texts.append(f"{loose} lower-level solves ended before they met their tolerance.")
     if search.context.stopped and not search.best:
         texts.append("The run was stopped before a first point was found.")
     outcome, confirmed = _best(search)
@@ -60,7 +63,8 @@ def _enumerated(search: Search) -> bool:
     """Whether no point of the space was left out."""
     from bilevel_core.sampling.simple import GridSampler
 
-    return search.evaluation.space.finite and isinstance(search.sampler, GridSampler) and search.sampler.over
+    finite = search.evaluation.space.finite and len(search.evaluation.space) > 0
+    return finite and isinstance(search.sampler, GridSampler) and search.sampler.over
 
 
 def _best(search: Search) -> tuple[Outcome | None, list[str]]:

@@ -122,6 +122,11 @@ class Evaluation(ABC):
     budgeted: bool = False
     needs_confirmation: bool = False
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences for the result's message."""
+        return ()
+
     @abstractmethod
     def evaluate(self, task: Task, hurry: Callable[[], bool]) -> Outcome:
         """Solve the lower level at a point.

@@ -54,6 +54,11 @@ class TorchEvaluation(Evaluation):
             self._oracles[device] = make_oracle(self.problem, seed=self._seed, device=device or self.settings.device)
         return self._oracles[device]
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """See `Evaluation.notes`."""
+        return tuple(self.oracle.notes)
+
     def start(self) -> np.ndarray:
         """See `Evaluation.start`."""
         return np.array(self.oracle.x_start, dtype=float)
@@ -76,7 +81,7 @@ class TorchEvaluation(Evaluation):
             memory=(oracle.memory(), task.seed),
             user=upper,
             cost=task.budget,
-            counts=dict(oracle.counts),
+            counts={**oracle.counts, "lower_unconverged": int(not found.converged)},
         )
 
     def evaluate_many(self, tasks: Sequence[Task], hurry: Callable[[], bool]) -> list[Outcome]:
@@ -99,6 +104,7 @@ class TorchEvaluation(Evaluation):
         outcomes: list[Outcome] = []
         for k, (task, response) in enumerate(zip(tasks, found, strict=True)):
             counts = dict(oracle.counts) if k == 0 else {}
+            counts["lower_unconverged"] = int(isinstance(response, Response) and not response.converged)
             if not isinstance(response, Response) or not math.isfinite(values[k]):
                 text = "upper(x, y) is not finite." if isinstance(response, Response) else str(response)
                 outcomes.append(Outcome(task.index, task.point, cost=task.budget, counts=counts, message=text))

@@ -127,7 +127,12 @@ SOLVERS: dict[str, Run] = {
         refusals=frozenset({MITSOS, *(f"smd/smd{n}" for n in range(1, 13) if n not in (6, 9))}),
     ),
     **{
-        f"sample.{name}": Run({"lower_solves": 60, **options}, 0.2, sampling=True)
+        f"sample.{name}": Run(
+            {"lower_solves": 60, **options} | ({} if name == "halving" else {"box": 20.0}),
+            0.2,
+            local=name != "grid",
+            sampling=True,
+        )
         for name, options in {
             "grid": {},
             "random": {},
@@ -141,5 +146,5 @@ SOLVERS: dict[str, Run] = {
             "nsga2": {},
         }.items()
     },
-    "bleaq": Run({"lower_solves": 60}, 1e-3, sampling=True),
+    "bleaq": Run({"lower_solves": 60, "box": 20.0}, 0.05, sampling=True),
 }

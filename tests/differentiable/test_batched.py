@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -84,3 +85,24 @@ def test_what_cannot_be_solved_together_is_refused() -> None:
         bl.solve(ridge(), "sample.random", {"batch": 4, "lower_method": "adafactor"})
     with pytest.raises(bl.UsageError, match="constraints or bounds"):
         bl.solve(ridge(y_bounds=(-9.0, 9.0)), "sample.random", {"batch": 4, "lower_method": "adam"})
+
+
+def test_points_are_verified_and_runs_resumed(tmp_path: Path) -> None:
+    options = {"lower_solves": 8}
+    whole = bl.solve(ridge(), "sample.local", options)
+    assert whole.certificate is not None
+    assert whole.certificate.verdict == "verified"
+    assert whole.status == "feasible"
+    assert sorted(whole.x) == ["x"]
+    cut = bl.solve(
+        ridge(), "sample.local", options, out=tmp_path / "run", callbacks=[lambda e: e.data.get("iteration") == 5]
+    )
+    assert cut.termination == "stopped-by-user"
+    again = bl.resume(ridge(), tmp_path / "run")
+    assert [e["objective"] for e in again.trace] == [e["objective"] for e in whole.trace]
+    np.testing.assert_array_equal(again.x["x"], whole.x["x"])
+    np.testing.assert_array_equal(again.y["a"], whole.y["a"])
+    loose = bl.solve(ridge(), "sample.random", {"lower_solves": 3, "lower_method": "sgd", "lower_iterations": 2})
+    assert "3 lower-level solves ended before" in loose.message
+    assert loose.certificate is not None
+    assert loose.certificate.verdict == "refuted"
