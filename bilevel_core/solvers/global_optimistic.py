@@ -130,9 +130,7 @@ class Optimistic:
                 ahead = level.objective - level.objective.compose(rival.values)
                 rows.append(Row(f"ahead for {level.name}", ahead.scaled(100.0 / scale), upper=-100.0 * AHEAD))
         columns = tuple(
-            c
-            if c.integer
-            else replace(c, lower=max(c.lower, float(v) - NEARBY), upper=min(c.upper, float(v) + NEARBY))
+            c if c.integer else replace(c, lower=max(c.lower, float(v) - NEARBY), upper=min(c.upper, float(v) + NEARBY))
             for c, v in zip(relaxed.columns, point, strict=True)
         )
         near = replace(relaxed, columns=columns, rows=tuple(rows))

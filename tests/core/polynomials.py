@@ -84,7 +84,9 @@ def random_case(seed: int) -> Case:
         lower += [monomial(powers(**{f"v{j}": 1 + int(rng.integers(2)), f"v{i}": 1})) for i in range(nx)]
     row = coupling = None
     if seed % 3 == 1:  # feasible at y = 0 for every x, so that the follower always has an answer
-        row = Polynomial((monomial(powers(**{f"v{n - 1}": 1})), (1.0, powers(v0=1, **{f"v{n - 1}": 2})), (-0.4, powers())))
+        row = Polynomial(
+            (monomial(powers(**{f"v{n - 1}": 1})), (1.0, powers(v0=1, **{f"v{n - 1}": 2})), (-0.4, powers()))
+        )
     if seed % 7 == 3:
         coupling = Polynomial((monomial(powers(v0=1)), monomial(powers(**{f"v{n - 1}": 1})), (-0.3, powers())))
     return Case(Polynomial(tuple(upper)), Polynomial(tuple(lower)), row, coupling, (nx, ny), tuple(integers))

@@ -99,8 +99,6 @@ def test_what_is_not_taken() -> None:
     assert ValueFunction().accepts(program) is None
 
 
-
-
 def test_a_threat_is_counted_or_worse_for_the_follower() -> None:
     text = WorstCase([], [Threat((TWO,), (0.1,))], {0: (0.0, 2.0)}).apply(example()).text()
     lines = text.splitlines()
