@@ -82,7 +82,7 @@ def run(solver: str, name: str) -> Outcome:
         problem,
         solver=solver,
         options=SOLVERS[solver].options,
-        time_limit=TABLES_LIMIT if in_tables(name) else TIME_LIMIT,
+        time_limit=SOLVERS[solver].limit or (TABLES_LIMIT if in_tables(name) else TIME_LIMIT),
         seed=0,
         verify=name not in UNCHECKED,
     )
