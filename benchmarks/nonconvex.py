@@ -1,4 +1,4 @@
-"""`global` on every problem of the library with a nonconvex or multiplier-free follower: bound, gap, cuts, time, verdict.
+"""`global` on all problems with a nonconvex or multiplier-free follower: bound, gap, cuts, time, verdict.
 
     python benchmarks/nonconvex.py                                  # 60 s of CPU time for each problem
     python benchmarks/nonconvex.py --limit 10 --only "basblib/mb_*"
@@ -22,11 +22,37 @@ import bilevel_core as bl
 from bilevel_core.plugins.registry import get_registry
 from bilevel_core.plugins.specs import ProblemSpec
 
-BASBLIB = """
-cg_1999_01 ka_2014_01 mb_2007_05 mb_2007_09 mb_2007_10 mb_2007_13 mb_2007_13v mb_2007_16 nwj_2017_01
-c_2002_01 c_2002_05 fz_1998_01 mb_2007_24 nwj_2017_02 nwj_2017_04 nwj_2017_05
-c_2002_04 dd_2012_01 mb_2007_12 mb_2007_14 mb_2007_18 mb_2007_18v mb_2007_20 mb_2007_21 mb_2007_22v mb_2007_23 yz_2010_01
-""".split()
+BASBLIB = frozenset(
+    {
+        "cg_1999_01",
+        "ka_2014_01",
+        "mb_2007_05",
+        "mb_2007_09",
+        "mb_2007_10",
+        "mb_2007_13",
+        "mb_2007_13v",
+        "mb_2007_16",
+        "nwj_2017_01",
+        "c_2002_01",
+        "c_2002_05",
+        "fz_1998_01",
+        "mb_2007_24",
+        "nwj_2017_02",
+        "nwj_2017_04",
+        "nwj_2017_05",
+        "c_2002_04",
+        "dd_2012_01",
+        "mb_2007_12",
+        "mb_2007_14",
+        "mb_2007_18",
+        "mb_2007_18v",
+        "mb_2007_20",
+        "mb_2007_21",
+        "mb_2007_22v",
+        "mb_2007_23",
+        "yz_2010_01",
+    }
+)
 """Its classes LP-NLP, NLP-NLP and QP-NLP."""
 PESSIMISTIC = {"classic/mitsos-barton-313": 0.0}
 """Problems that are solved for a pessimistic leader too, and that optimum (Mitsos and Barton 2006, example 3.13)."""

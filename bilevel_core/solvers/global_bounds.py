@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+
+import numpy as np
 
 from bilevel_core.backends import Solution, SolveStatus
 from bilevel_core.errors import RefusedError
 from bilevel_core.program import INF, BilevelProgram, Program, Row, Variable, linear
 from bilevel_core.reductions.value_function import Answer, ValueFunction
+from bilevel_core.solvers.global_answers import answers_at
 from bilevel_core.solvers.global_followers import CutShortError, Followers
 
 SECONDS = 5.0
 LARGEST = 1e7
 """A bound beyond this is none: intervals and tolerances say nothing with it."""
+FAR = 1e4
 MARGIN = 1e-3
 
 
@@ -32,14 +36,12 @@ def bounded_columns(program: BilevelProgram, followers: Followers) -> tuple[Vari
     columns = _derived(relaxed, relaxed.columns, followers)
     if not _missing(columns):
         return columns
-    with_cuts = _with_known_point(program, replace(relaxed, columns=columns), followers)
-    if with_cuts is not None:
-        for _ in range(2):
-            columns = _derived(
-                replace(with_cuts, columns=(*columns, *with_cuts.columns[len(columns) :])), columns, followers
-            )
-            if not _missing(columns):
-                return columns
+    with_cuts = _with_known_points(program, replace(relaxed, columns=columns), followers)
+    for _ in range(2):
+        narrower = replace(with_cuts, columns=(*columns, *with_cuts.columns[len(columns) :]))
+        columns = _derived(narrower, columns, followers)
+        if not _missing(columns):
+            return columns
     name = columns[_missing(columns)[0][0]].name
     raise RefusedError(
         f"Variable {name!r} has no finite bounds, and none can be derived from the constraints: a global search needs "
@@ -83,25 +85,35 @@ def _limit(found: Solution) -> float | None:
     return bound if math.isfinite(bound) and abs(bound) <= LARGEST else None
 
 
-def _with_known_point(program: BilevelProgram, relaxed: Program, followers: Followers) -> Program | None:
-    """The relaxation with cuts from the followers' answers at one x, and without points worse than the one there."""
-    start = followers.solve(relaxed, seconds=SECONDS)
-    if start.values is None or not start.solved:
-        start = followers.solve(replace(relaxed, objective=linear({})), seconds=SECONDS)
-    if start.values is None:
-        return None
-    try:
-        optimal = followers.optimal(start.values)
-        best = None if optimal is None else followers.response(optimal)
-    except CutShortError:
-        return None
-    if optimal is None:
-        return None
-    answers = [Answer.constant(k, f, optimal.point) for k, f in enumerate(program.followers)]
+def _with_known_points(program: BilevelProgram, relaxed: Program, followers: Followers) -> Program:
+    """The relaxation with cuts from the followers' answers at a few x, and without points worse than the best there."""
+    answers: list[Answer] = []
+    worth = INF
+    for point in _points(relaxed, followers):
+        try:
+            optimal = followers.optimal(point)
+            best = None if optimal is None else followers.response(optimal)
+        except CutShortError:
+            continue
+        if optimal is not None:
+            answers += [a for k in range(len(program.followers)) for a in answers_at(program, k, optimal.point)]
+        if best is not None and followers.feasible(best):
+            worth = min(worth, program.leader.objective.evaluate(best))
     box = {i: (c.lower, c.upper) for i, c in enumerate(relaxed.columns)}
     cut = ValueFunction(answers, box).apply(program)
-    if best is None:
+    if math.isinf(worth):
         return cut
-    worth = program.leader.objective.evaluate(best)
     worst = Row("no worse than known", program.leader.objective, -INF, worth + MARGIN * max(1.0, abs(worth)))
     return replace(cut, rows=(*cut.rows, worst))
+
+
+def _points(relaxed: Program, followers: Followers) -> Iterator[np.ndarray]:
+    """Points of the relaxation: the leader's best, or any; and far out in the directions that have no bound yet."""
+    fenced = replace(
+        relaxed, columns=tuple(replace(c, lower=max(c.lower, -FAR), upper=min(c.upper, FAR)) for c in relaxed.columns)
+    )
+    goals = [relaxed.objective, *(linear({i: 1.0 if s == "lower" else -1.0}) for i, s in _missing(relaxed.columns))]
+    for goal in goals:
+        found = followers.solve(replace(fenced, objective=goal), seconds=SECONDS, gap=MARGIN, absolute=MARGIN)
+        if found.values is not None:
+            yield found.values

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -56,11 +56,14 @@ class Followers:
     Args:
         program: the problem.
         context: of the run; its time limit holds for every solve.
+        convex: the numbers of the followers that are proven to be convex for every x: a local search solves those.
     """
 
-    def __init__(self, program: BilevelProgram, context: RunContext) -> None:
+    def __init__(self, program: BilevelProgram, context: RunContext, convex: Collection[int] = ()) -> None:
         self.program = program
         self.context = context
+        self.convex = frozenset(convex)
+        self.pulse: Callable[[], bool] = lambda: context.stopped
         self.solves = 0
         self._known: dict[bytes, Optimal | None] = {}
         lower = frozenset(program.lower_columns)
@@ -83,7 +86,8 @@ class Followers:
         values: list[float] = []
         for k in range(len(self.program.followers)):
             alone, columns = self.program.follower_at(k, point)
-            found = self.solve(alone)
+            found = self._convex(alone, point[list(columns)]) if k in self.convex else None
+            found = found or self.solve(alone)
             if found.status is SolveStatus.INFEASIBLE:
                 return None
             if found.status in (SolveStatus.UNBOUNDED, SolveStatus.INFEASIBLE_OR_UNBOUNDED):
@@ -97,6 +101,18 @@ class Followers:
             out[list(columns)] = answer
             values.append(alone.objective.evaluate(answer))
         return Optimal(tuple(values), out)
+
+    def _convex(self, alone: Program, start: np.ndarray) -> Solution | None:
+        """The answer of a convex follower by a local search; None where that fails, or HiGHS is exact."""
+        if Highs().accepts(alone) is None or Ipopt().refusal(alone) is not None:
+            return None
+        self.solves += 1
+        settings = SolveSettings(start=start, time_limit=AUXILIARY_SECONDS, options={"tol": 1e-10})
+        try:
+            found = Ipopt().solve(alone, settings)
+        except BackendError:
+            return None
+        return found if found.values is not None and found.solved and alone.violation(found.values) <= 1e-8 else None
 
     def solve(
         self, program: Program, *, seconds: float | None = None, gap: float = GAP, absolute: float | None = None
@@ -118,13 +134,17 @@ class Followers:
                     "numerics/feastol": tight_feastol(program, degree=2),
                     "limits/absgap": gap * _size(program) if absolute is None else absolute,
                 }
-            how = SolveSettings(time_limit=limit, seed=self.context.seed, gap=gap, options=options)
+            how = SolveSettings(
+                time_limit=limit, seed=self.context.seed, gap=gap, options=options, progress=lambda *_: self.pulse()
+            )
             try:
                 last = backend.solve(program, how)
             except BackendError as error:
                 last = Solution(SolveStatus.ERROR, message=str(error))
                 continue
             if last.status is SolveStatus.INTERRUPTED:
+                if self.context.stopped:
+                    raise CutShortError("Stopped.")
                 raise KeyboardInterrupt
             if last.status is not SolveStatus.ERROR:
                 exact = backend.name == "highs" or not last.solved or gap > GAP

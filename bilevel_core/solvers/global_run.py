@@ -19,6 +19,7 @@ from bilevel_core.solvers.global_followers import Followers, LowerUnboundedError
 from bilevel_core.solvers.global_optimistic import Optimistic
 from bilevel_core.solvers.global_pessimistic import Pessimistic
 from bilevel_core.solvers.global_tree import Tree
+from bilevel_core.traits import derive_traits
 
 if TYPE_CHECKING:
     from bilevel_core.solvers.global_solver import Global
@@ -32,7 +33,9 @@ class GlobalRun:
         self.problem = problem
         self.context = context
         self.program: BilevelProgram = problem.program()
-        self.followers = Followers(self.program, context)
+        traits = derive_traits(problem)
+        convex = [k for k, f in enumerate(traits.followers) if f.convex is True]
+        self.followers = Followers(self.program, context, convex)
         self.versions = {"scip": version}
         self.tree: Tree | None = None
 
@@ -48,6 +51,7 @@ class GlobalRun:
             self.context.report("phase", message="bounds of the variables")
             columns = bounded_columns(self.program, self.followers)
             self.tree = self._tree(columns)
+            self.followers.pulse = self.tree.pulse
             self.context.report("phase", message=f"value-function cuts, {self.options.response}")
             self.tree.run()
         except LowerUnboundedError as error:

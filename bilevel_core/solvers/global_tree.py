@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -33,6 +34,8 @@ PROGRESS = 0.1
 """A box is divided when a round closes less than this share of its gap."""
 COARSE = 0.03
 """A relaxation is solved up to this share of the gap that is open."""
+EVERY = 1.0
+"""Seconds between reports from within a solve."""
 NODE_SECONDS = 30.0
 """A relaxation that is not solved by then gives the bound that it has, and its box is divided."""
 
@@ -127,6 +130,7 @@ class Tree:
         self.nodes = 0
         self.limited = False
         self.troubles: list[str] = []
+        self._told = 0.0
         self._heap: list[Node] = []
         self._current: Node | None = None
         self._settled = math.inf
@@ -167,6 +171,12 @@ class Tree:
         if value < self.value - 1e-9 * max(1.0, abs(value)):
             self.best, self.value = point, value
             self._report("incumbent")
+
+    def pulse(self) -> bool:
+        """Report, but not too often; whether to stop."""
+        if time.monotonic() - self._told >= EVERY:
+            self._report("iteration")
+        return self.context.stopped
 
     def _stop(self) -> bool:
         if self.context.stopped or self.context.expired:
@@ -220,7 +230,7 @@ class Tree:
         try:
             return self.side.look(point, value, self.tolerance)
         except CutShortError as error:
-            if str(error) not in self.troubles:
+            if str(error) not in self.troubles and not self.context.stopped:
                 self.troubles.append(str(error))
             return Seen(cut=False)
 
@@ -234,7 +244,7 @@ class Tree:
         left = self.context.remaining()
 
         def progress(objective: float | None, bound: float | None, nodes: int) -> bool:
-            return self.context.stopped or (bound is not None and bound >= self.value - self.tolerance)
+            return self.pulse() or (bound is not None and bound >= self.value - self.tolerance)
 
         settings = SolveSettings(
             time_limit=NODE_SECONDS if left is None else min(left, NODE_SECONDS),
@@ -290,6 +300,7 @@ class Tree:
         return 0.0 if first <= 0.0 else (high - low) / first
 
     def _report(self, kind: str) -> None:
+        self._told = time.monotonic()
         shown = self.leader.in_users_sense
         bound, value = self.bound, self.value
         gap = value - bound

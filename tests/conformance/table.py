@@ -23,6 +23,7 @@ class Run:
         sampling: whether it samples: then it takes nearly every problem, and is run on `SAMPLED` only.
         late: problems on which its search is not over within the seconds given here. What it returns must be true; the
             optimum is not asked for, since whether it has come up by then depends on the machine.
+        limit: seconds for each run, far more than any takes; None for the test's own.
         only: the problems that it is run on here; None for all that it accepts, but for the large collections.
     """
 
@@ -34,6 +35,7 @@ class Run:
     refusals: frozenset[str] = frozenset()
     late: frozenset[str] = frozenset()
     sampling: bool = False
+    limit: float | None = None
     only: frozenset[str] | None = None
 
 
@@ -73,6 +75,7 @@ SOLVERS: dict[str, Run] = {
     "global": Run(
         tolerance=1e-3,
         local=False,
+        limit=300.0,
         only=frozenset(
             {
                 "classic/bard-511",

@@ -92,7 +92,9 @@ def run(solver: str, name: str) -> Outcome:
         solver=solver,
         options=SOLVERS[solver].options,
         # Sampling solvers have a budget of solves, and some import much before the first.
-        time_limit=None if SOLVERS[solver].sampling else TABLES_LIMIT if in_tables(name) else TIME_LIMIT,
+        time_limit=None
+        if SOLVERS[solver].sampling
+        else SOLVERS[solver].limit or (TABLES_LIMIT if in_tables(name) else TIME_LIMIT),
         seed=0,
         verify=name not in UNCHECKED,
     )

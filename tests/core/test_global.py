@@ -58,7 +58,7 @@ def test_both_forms_of_mitsos_and_barton() -> None:
 
 
 def test_two_nonconvex_followers() -> None:
-    # each follower i: min x y - y^2 over [-1, 1]: y = -1 for x > 0, 1 for x < 0; the leader wants both large and x small
+    # min x y - y^2 over [-1, 1]: y = -1 for x > 0, 1 for x < 0; the other the opposite
     m = leader_and_follower()
     m.other = bl.Follower()
     m.other.z = pyo.Var(bounds=(-1, 1))
