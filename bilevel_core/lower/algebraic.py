@@ -14,7 +14,7 @@ from bilevel_core.lower.base import LowerFailedError, LowerSettings, Response
 from bilevel_core.lower.choice import best_for_leader, face, is_single
 from bilevel_core.lower.follower import FollowerProblem, Found
 from bilevel_core.lower.multipliers import ACTIVE, Multipliers, multipliers
-from bilevel_core.lower.polish import ActiveSet, fault, polish
+from bilevel_core.lower.polish import ActiveSet, fault, polish, sharpen
 from bilevel_core.oracles import Oracle, Rows, Vector
 from bilevel_core.oracles.algebraic import AlgebraicOracle
 from bilevel_core.program import Program
@@ -85,12 +85,17 @@ def _exact(
 ) -> tuple[np.ndarray, Multipliers]:
     """Multipliers, and the answer moved to where the optimality conditions hold to rounding."""
     multiplied = multipliers(oracle, x, y, ACTIVE)
-    if fault(oracle, x, y, multiplied) <= POLISHED * scale:
+    by_ipopt = any(f.row_multipliers is not None for f in found)
+    exact = fault(oracle, x, y, multiplied) <= POLISHED * scale
+    if exact and not by_ipopt:
         return y, multiplied
     active = _strongly_active(oracle, x, y, multiplied)[0]
-    if any(f.row_multipliers is not None for f in found):
+    if by_ipopt:
         active = _by_backend(oracle, x, y, found, active)
-    return polish(oracle, x, y, multiplied, active, POLISHED * scale)
+    if not exact:
+        y, multiplied = polish(oracle, x, y, multiplied, active, POLISHED * scale)
+    # A small gradient says how near y is only where there is curvature, as in every quadratic program.
+    return sharpen(oracle, x, y, multiplied, active) if by_ipopt else (y, multiplied)
 
 
 def _by_backend(

@@ -182,7 +182,9 @@ class BilevelMethod:
         wider = min(4.0 * state.radius, self.max_radius)
         if wider >= state.refused:
             wider = 0.5 * (state.radius + state.refused)
-        if wider > 1.5 * state.radius or (wider == self.max_radius > state.radius):
+        reach = float(np.maximum(here.x - oracle.x_lower, oracle.x_upper - here.x).max(initial=0.0))
+        everything = state.radius * state.unit >= reach  # nothing lies beyond the bounds
+        if not everything and (wider > 1.5 * state.radius or (wider == self.max_radius > state.radius)):
             return replace(state, radius=wider)
         if here.violation > FEASIBLE:
             if state.weight < HEAVIEST:

@@ -16,6 +16,7 @@ import numpy as np
 from bilevel_core.backends.face import natural_scale
 from bilevel_core.backends.scip import Scip
 from bilevel_core.errors import BackendError
+from bilevel_core.oracles.vanishing import answer_curvature
 from bilevel_core.problems.base import AlgebraicProblem, Group, Residuals
 from bilevel_core.program import BilevelProgram, Function, Level, Row, Variable, append_columns, linear, total
 from bilevel_core.result import Claim, Termination
@@ -190,7 +191,7 @@ def _lower_model(oracle: Any, region: Region) -> Level:
     """
     x, y = region.x, region.y
     _, slope = oracle.lower_gradient(x, y)
-    curvature = oracle.curvature(x, y, region.inequality, region.equality)
+    curvature = answer_curvature(oracle, x, y, region.inequality, region.equality)
     own, mixed = convex_part(curvature.dense()), curvature.dense_mixed()
     xs, ys = tuple(oracle.x_columns.tolist()), tuple(oracle.y_columns.tolist())
     first = np.asarray(slope) - own @ y - mixed @ x

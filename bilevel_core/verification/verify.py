@@ -24,6 +24,9 @@ from bilevel_core.verification.weigh import Point, weigh, weigh_worst
 
 Map = Callable[[Callable[[Task], Answer], Sequence[Task]], list[Answer]]
 
+ROUNDED = 1e-12
+"""How exactly the leader's variables are taken to be known, relative to their size (at least 1)."""
+
 
 @dataclass(frozen=True)
 class Tolerances:
@@ -91,7 +94,7 @@ def check(
     if lower > tol.feasibility:
         return _refuted(f"The follower's {lower_row} is violated by {lower:.3g} relative to its scale", known)
     for k, found in enumerate(answers):
-        bad = _judge(program, k, found, _gap(program, residuals, k, found), tol, tasks[k])
+        bad = _judge(program, k, found, _gap(program, residuals, k, found), tol, tasks[k], values)
         if bad is None:
             bad = judge_duals(program, k, values, found, tasks[k], tol.multiplier)
         if bad is not None:
@@ -160,8 +163,28 @@ def _summary(program: BilevelProgram, residuals: Residuals, answers: Sequence[An
     }
 
 
+def _rounding(program: BilevelProgram, k: int, found: Answer, values: np.ndarray) -> float:
+    """How much of follower k's gap a rounding of the leader's variables may have made, to first order.
+
+    Where the coefficient of an answer vanishes at x, as in x y at x = 0 or where terms cancel, its last digit decides
+    what is optimal, and the coefficient itself is no measure of what counts as zero.
+    """
+    objective = program.followers[k].objective
+    there = values.copy()
+    there[list(program.followers[k].columns)] = found.values
+    most = 0.0
+    for i in objective.columns.intersection(program.leader.columns):
+        try:
+            slope = objective.partial(i)
+        except ValueError:  # abs() of a leader's variable
+            continue
+        change = abs(slope.evaluate(values) - slope.evaluate(there))
+        most += ROUNDED * max(1.0, abs(float(values[i]))) * change if math.isfinite(change) else 0.0
+    return most
+
+
 def _judge(
-    program: BilevelProgram, k: int, found: Answer, gap: float, tol: Tolerances, task: Task
+    program: BilevelProgram, k: int, found: Answer, gap: float, tol: Tolerances, task: Task, values: np.ndarray
 ) -> tuple[Verdict, str] | None:
     """What speaks against follower k's part of the point; None when nothing does."""
     name = program.followers[k].name
@@ -176,9 +199,11 @@ def _judge(
     if found.values is None:
         why = found.message or f"it ended {found.status}"
         return Verdict.UNVERIFIABLE, f"Follower {name!r} could not be re-solved at this x: {why}."
-    scale = natural_scale(task.program.objective, found.values)
-    if gap > tol.gap * scale:
-        if hinges_on_tolerance(task, found, found.value + gap, tol.gap * scale):
+    allowed = tol.gap * natural_scale(task.program.objective, found.values)
+    if abs(gap) > allowed:
+        allowed = max(allowed, _rounding(program, k, found, values))
+    if gap > allowed:
+        if hinges_on_tolerance(task, found, found.value + gap, allowed):
             return Verdict.UNVERIFIABLE, (
                 f"The optimal value of follower {name!r} at this x cannot be told from rounding: its constraints have "
                 "no interior there (no constraint qualification holds)."
@@ -187,7 +212,7 @@ def _judge(
             f"Follower {name!r} can do better at this x: its objective is {gap:.6g} worse than its optimal value "
             f"{program.followers[k].in_users_sense(found.value):.6g}."
         )
-    if gap < -tol.gap * scale:
+    if gap < -allowed:
         # A local re-solve may end above the point's own value: then that value stands unchallenged.
         if found.scope == "local":
             return Verdict.UNVERIFIABLE, f"Follower {name!r} was re-solved locally and came out worse than the point."
