@@ -88,7 +88,11 @@ def sharpen(
             if not size < float(np.abs(step).max(initial=0.0)) < np.inf:
                 break
             ratio = 0.0 if before is None else float(step @ before) / float(before @ before)
-            if before is not None and 0.3 < ratio < 0.9 and np.linalg.norm(step - ratio * before) < 0.05 * np.linalg.norm(step):
+            if (
+                before is not None
+                and 0.3 < ratio < 0.9
+                and np.linalg.norm(step - ratio * before) < 0.05 * np.linalg.norm(step)
+            ):
                 step = step / (1.0 - ratio)
             trial = np.clip(y + step, oracle.y_lower, oracle.y_upper)
             trial_found = multipliers(oracle, x, oracle.from_numpy(trial), ACTIVE)

@@ -27,8 +27,8 @@ from bilevel_core.traits import derive_traits
 FLOOR = 1e-6
 """Eigenvalues of the follower's Lagrangian Hessian below this, relative to the largest, are raised to it."""
 
-PATIENCE = 10.0
-"""Seconds after which a model is given up: a smaller region makes an easier one."""
+PATIENCE = 5.0
+"""Seconds after which a model is given up: a linear one of the leader's part, or a smaller region, makes it easier."""
 
 Complementarity = Literal["auto", "sos1", "bigm"]
 Order = Literal["linear", "quadratic"]
