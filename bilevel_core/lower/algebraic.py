@@ -97,7 +97,8 @@ def _exact(
     if not exact:
         y, multiplied = polish(oracle, x, y, multiplied, active, POLISHED * scale)
     # A small gradient says how near y is only where there is curvature, as in every quadratic program.
-    return sharpen(oracle, x, y, multiplied, active) if by_ipopt else (y, multiplied)
+    converged = by_ipopt and not any(f.message for f in found)
+    return sharpen(oracle, x, y, multiplied, active) if converged else (y, multiplied)
 
 
 def _by_backend(

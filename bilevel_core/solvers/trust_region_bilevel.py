@@ -32,6 +32,8 @@ from bilevel_core.solvers.trust_region_model import (
 )
 from bilevel_core.solvers.violation import leader_violation
 
+WIDER = 10.0
+"""How much larger a region is tried where there is nothing better in one: few solves, as each is a search."""
 ACCEPT, GOOD = 1e-4, 0.75
 """Shares of the predicted reduction: from the first on a step is taken, from the second on the region may grow."""
 ROUNDING = 1e-13
@@ -188,7 +190,7 @@ class BilevelMethod:
         """
         here = state.candidate
         assert here is not None
-        wider = min(4.0 * state.radius, self.max_radius)
+        wider = min(WIDER * state.radius, self.max_radius)
         if wider >= state.refused:
             wider = 0.5 * (state.radius + state.refused)
         reach = float(np.maximum(here.x - oracle.x_lower, oracle.x_upper - here.x).max(initial=0.0))
@@ -275,21 +277,21 @@ class BilevelMethod:
         here = state.candidate
         assert here is not None
         assert answer.x is not None
-        length = float(np.abs(answer.x - here.x).max(initial=0.0))
+        x, length = answer.x, float(np.abs(answer.x - here.x).max(initial=0.0))
         for _ in range(CORRECTIONS):
             most = CONTRACTION * length
             y = np.asarray(response.y if answer.y is None else answer.y, dtype=float)
-            region = Region(answer.x, y, state.inequality, state.equality, most)
+            region = Region(x, y, state.inequality, state.equality, most)
             gap = min(1e-6, 0.1 * self.tolerance)
             found = solve(oracle, build(oracle, region, self._order(state)), context, self.complementarity, gap)
             if context.expired or context.stopped:
                 raise CutShortError
             if found.x is None:
                 break
-            length = float(np.abs(found.x - answer.x).max(initial=0.0))
-            better = best_response(oracle, found.x, found.y, self.lower)
-            answer, response = found, better
-            if leader_violation(oracle, found.x, response.y) <= FEASIBLE or not 0.0 < length < 0.99 * most:
+            length = float(np.abs(found.x - x).max(initial=0.0))
+            x, response = found.x, best_response(oracle, found.x, found.y, self.lower)
+            answer = found
+            if leader_violation(oracle, x, response.y) <= FEASIBLE or not 0.0 < length < 0.99 * most:
                 break
         return answer, response
 

@@ -20,6 +20,8 @@ class Run:
             Each must go on being refuted.
         refusals: problems that it accepts by their traits, but refuses once it has looked at numbers: so says their
             classification.
+        starts: starting points on problems of the large collections that have local traps; there is one elsewhere in
+            these, where ``options`` say how many for the others. None for a solver that is not run on the collections.
         late: problems on which its search is not over within the seconds given here. What it returns must be true; the
             optimum is not asked for, since whether it has come up by then depends on the machine.
     """
@@ -31,6 +33,7 @@ class Run:
     refuted: frozenset[str] = frozenset()
     refusals: frozenset[str] = frozenset()
     late: frozenset[str] = frozenset()
+    starts: dict[str, int] | None = None
 
 
 UNCHECKED = {"smd/smd5", "smd/smd8"}
