@@ -17,6 +17,7 @@ from bilevel_core.lower.multipliers import ACTIVE, Multipliers, multipliers
 from bilevel_core.lower.polish import ActiveSet, fault, polish, sharpen
 from bilevel_core.oracles import Oracle, Rows, Vector
 from bilevel_core.oracles.algebraic import AlgebraicOracle
+from bilevel_core.oracles.vanishing import answer_curvature
 from bilevel_core.program import Program
 
 POLISHED = 1e-10
@@ -130,6 +131,9 @@ def _choose(
 ) -> tuple[bool | None, np.ndarray, str]:
     """Whether the answer is the only one; if not, the one that suits the leader; and what is known of the choice."""
     active, rows, hessian = _strongly_active(oracle, x, y, multiplied)
+    if any(f.program is None for f in found):
+        # Curvature that vanishes at the answer alone makes it no less the only one.
+        hessian = answer_curvature(oracle, x, y, multiplied.inequality, multiplied.equality).dense()
     faces: dict[int, Program] = {}
     unknown: list[int] = []
     for k, follower in enumerate(found):

@@ -15,8 +15,9 @@ from bilevel_core.program import Program, linear
 
 SECONDS = 5.0
 REACH = 10.0
-"""How far random points go at most from the relaxation's optimum where a column has no bound, in units of its value;
-the least is the inverse. In between all magnitudes are as likely: the size of what is looked for is not known.
+"""How far random points go at most from the relaxation's optimum where a column has no bound, in units of its value
+(at least 1); the least is one unit. In between all magnitudes are as likely: how far off what is looked for lies is
+not known.
 """
 
 
@@ -34,7 +35,7 @@ def random_point(program: Program, optimum: np.ndarray | None, rng: np.random.Ge
     """
     n = len(program.columns)
     costs, share = rng.uniform(-1.0, 1.0, n), min(1.0, float(rng.uniform(0.0, 2.0)))
-    magnitude, place = float(rng.uniform(-1.0, 1.0)), rng.uniform(0.0, 1.0, n)
+    magnitude, place = float(rng.uniform(0.0, 1.0)), rng.uniform(0.0, 1.0, n)
     centre = np.zeros(n) if optimum is None else optimum
     reach = REACH**magnitude * np.maximum(1.0, np.abs(centre))
     columns = tuple(

@@ -322,7 +322,8 @@ def best_response(oracle: Oracle, x: np.ndarray, proposed: Any, settings: LowerS
         LowerFailedError: the lower level has no answer.
     """
     response = respond(oracle, x, proposed, settings)
-    if response.unique is True or proposed is None:
+    # Without another answer to be known, one as good up to a tolerance is the same one, moved in the leader's favour.
+    if response.unique is not False or proposed is None:
         return response
     value = oracle.lower(x, proposed)
     allowed = TIED * max(1.0, abs(response.value))

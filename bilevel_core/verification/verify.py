@@ -88,13 +88,14 @@ def check(
         return Certificate(Verdict.UNVERIFIABLE, reason=reading, **known)
     tasks = _tasks(problem, values, tol)
     answers = run(answer, tasks) if run is not None else [answer(t) for t in tasks]
+    answers = [_within_rounding(program, k, a, residuals, values, tol, tasks[k]) for k, a in enumerate(answers)]
     known |= _summary(program, residuals, answers)
     if upper > tol.feasibility:
         return _refuted(f"The leader's {upper_row} is violated by {upper:.3g} relative to its scale", known)
     if lower > tol.feasibility:
         return _refuted(f"The follower's {lower_row} is violated by {lower:.3g} relative to its scale", known)
     for k, found in enumerate(answers):
-        bad = _judge(program, k, found, _gap(program, residuals, k, found), tol, tasks[k], values)
+        bad = _judge(program, k, found, _gap(program, residuals, k, found), tol, tasks[k])
         if bad is None:
             bad = judge_duals(program, k, values, found, tasks[k], tol.multiplier)
         if bad is not None:
@@ -163,28 +164,44 @@ def _summary(program: BilevelProgram, residuals: Residuals, answers: Sequence[An
     }
 
 
-def _rounding(program: BilevelProgram, k: int, found: Answer, values: np.ndarray) -> float:
-    """How much of follower k's gap a rounding of the leader's variables may have made, to first order.
+def _within_rounding(
+    program: BilevelProgram,
+    k: int,
+    found: Answer,
+    residuals: Residuals,
+    values: np.ndarray,
+    tol: Tolerances,
+    task: Task,
+) -> Answer:
+    """The point's own answer as another optimal one, where the leader's variables rounded otherwise would make it so.
 
-    Where the coefficient of an answer vanishes at x, as in x y at x = 0 or where terms cancel, its last digit decides
-    what is optimal, and the coefficient itself is no measure of what counts as zero.
+    Where the coefficient of an answer vanishes at x, as in x y at x = 0 or where terms cancel, the last digit of x
+    decides what is optimal, and the coefficient itself is no measure of what counts as zero.
     """
-    objective = program.followers[k].objective
+    gap = _gap(program, residuals, k, found)
+    if (
+        found.values is None
+        or not math.isfinite(gap)
+        or abs(gap) <= tol.gap * natural_scale(task.program.objective, found.values)
+    ):
+        return found
+    level = program.followers[k]
     there = values.copy()
-    there[list(program.followers[k].columns)] = found.values
-    most = 0.0
-    for i in objective.columns.intersection(program.leader.columns):
+    there[list(level.columns)] = found.values
+    rounding = 0.0
+    for i in level.objective.columns.intersection(program.leader.columns):
         try:
-            slope = objective.partial(i)
+            slope = level.objective.partial(i)
         except ValueError:  # abs() of a leader's variable
-            continue
-        change = abs(slope.evaluate(values) - slope.evaluate(there))
-        most += ROUNDED * max(1.0, abs(float(values[i]))) * change if math.isfinite(change) else 0.0
-    return most
+            return found
+        rounding += ROUNDED * max(1.0, abs(float(values[i]))) * abs(slope.evaluate(values) - slope.evaluate(there))
+    if not abs(gap) <= rounding:
+        return found
+    return replace(found, value=found.value + gap, values=values[list(level.columns)], response="ties")
 
 
 def _judge(
-    program: BilevelProgram, k: int, found: Answer, gap: float, tol: Tolerances, task: Task, values: np.ndarray
+    program: BilevelProgram, k: int, found: Answer, gap: float, tol: Tolerances, task: Task
 ) -> tuple[Verdict, str] | None:
     """What speaks against follower k's part of the point; None when nothing does."""
     name = program.followers[k].name
@@ -200,8 +217,6 @@ def _judge(
         why = found.message or f"it ended {found.status}"
         return Verdict.UNVERIFIABLE, f"Follower {name!r} could not be re-solved at this x: {why}."
     allowed = tol.gap * natural_scale(task.program.objective, found.values)
-    if abs(gap) > allowed:
-        allowed = max(allowed, _rounding(program, k, found, values))
     if gap > allowed:
         if hinges_on_tolerance(task, found, found.value + gap, allowed):
             return Verdict.UNVERIFIABLE, (

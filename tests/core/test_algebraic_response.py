@@ -411,7 +411,7 @@ def test_curvature_is_looked_for_beside_the_answer_only_where_it_vanishes() -> N
     assert near.dense()[0, 0] == pytest.approx(12 * (2e-3) ** 2, rel=1e-6)
     assert near.dense_mixed()[0, 0] == pytest.approx(-12 * (2e-3) ** 2, rel=1e-6)
     assert near.dense()[1, 1] == pytest.approx(2.0, rel=1e-6)
-    off = at + [1.0, 0.0]
+    off = at + np.array([1.0, 0.0])
     assert answer_curvature(oracle, x, off, None, None).dense() == pytest.approx(oracle.curvature(x, off).dense())
 
 
