@@ -65,7 +65,7 @@ class Scip(Backend):
         model.hideOutput()
         self._parameters(model, settings)
         try:
-            variables = self._build(pyscipopt, model, program)
+            variables = self._build(pyscipopt, model, program, settings)
         except AssertionError as error:  # of PySCIPOpt's own, for coefficients or sides beyond SCIP's infinity
             raise BackendError("SCIP does not take the program: a number in it is beyond 1e20.") from error
         if settings.start is not None:
@@ -100,14 +100,14 @@ class Scip(Backend):
                 raise UsageError(f"SCIP has no parameter {key!r}, or does not take {value!r} for it.") from error
 
     @staticmethod
-    def _build(pyscipopt: Any, model: Any, program: Program) -> list[Any]:
+    def _build(pyscipopt: Any, model: Any, program: Program, settings: SolveSettings) -> list[Any]:
         variables: list[Any] = []
         for k, c in enumerate(program.columns):
             kind = "C" if not c.integer else "B" if (c.lower, c.upper) == (0.0, 1.0) else "I"
             lower = None if c.lower == -math.inf else c.lower
             upper = None if c.upper == math.inf else c.upper
             variables.append(model.addVar(name=f"v{k}", vtype=kind, lb=lower, ub=upper))
-        translate = _Translator(pyscipopt, variables)
+        translate = _Translator(pyscipopt, variables, model)
         if program.objective.degree <= 1:
             model.setObjective(translate.function(program.objective), "minimize")
         else:
@@ -130,6 +130,11 @@ class Scip(Backend):
                 model.addCons(body <= row.upper)
             elif math.isfinite(row.lower):
                 model.addCons(body >= row.lower)
+        if translate.bases:
+            # Presolve would put the sums back in their places, and multiply out.
+            for key in ("presolving/donotaggr", "presolving/donotmultaggr"):
+                if key not in settings.options:
+                    model.setParam(key, True)
         for k, group in enumerate(program.sos1):
             model.addConsSOS1([variables[i] for i in group], name=f"sos{k}")
         for n, (z, value, k) in enumerate(program.indicators):
@@ -193,9 +198,11 @@ class Scip(Backend):
 class _Translator:
     """Functions and expressions in SCIP's terms."""
 
-    def __init__(self, pyscipopt: Any, variables: list[Any]) -> None:
+    def __init__(self, pyscipopt: Any, variables: list[Any], model: Any) -> None:
         self.scip = pyscipopt
         self.variables = variables
+        self.model = model
+        self.bases: dict[ex.Expression, Any] = {}
 
     def function(self, f: Function) -> Any:
         v = self.variables
@@ -218,7 +225,7 @@ class _Translator:
                 return self.scip.quickprod(self.expression(f) for f in factors)
             case ex.Power(base, exponent):
                 if isinstance(exponent, ex.Constant):
-                    return self.expression(base) ** exponent.value
+                    return self._base(base, exponent.value) ** exponent.value
                 # a^b = exp(b log a), for the positive a where it is defined
                 return self.scip.exp(self.expression(exponent) * self.scip.log(self.expression(base)))
             case ex.Call("abs", argument):
@@ -227,3 +234,16 @@ class _Translator:
                 return getattr(self.scip, function)(self.expression(argument))
             case _:
                 raise TypeError(f"Not an expression: {node!r}")
+
+    def _base(self, node: ex.Expression, exponent: float) -> Any:
+        """A variable of its own for a sum that is raised to a higher power.
+
+        PySCIPOpt multiplies such powers out, and the bounds of (2 y - 10)^4 are then those of terms as large as 10^4
+        that cancel.
+        """
+        if isinstance(node, ex.Column) or exponent < 3.0 or exponent != round(exponent):
+            return self.expression(node)
+        if node not in self.bases:
+            self.bases[node] = self.model.addVar(name=f"base{len(self.bases)}", lb=None, ub=None)
+            self.model.addCons(self.bases[node] == self.expression(node))
+        return self.bases[node]

@@ -21,6 +21,7 @@ from bilevel_core.hypergradients.base import HypergradientSettings
 from bilevel_core.linear import Solution, cg, minres, solve
 from bilevel_core.lower import Response
 from bilevel_core.oracles import Curvature, Oracle, Vector, norm
+from bilevel_core.oracles.vanishing import answer_curvature
 
 INDEFINITE = "The lower Hessian is not positive definite at y (y is no strict minimum, or rounding hides it)"
 LARGEST = 1500
@@ -84,7 +85,7 @@ class OptimalitySystem:
             if self.oracle.form != "differentiable":
                 raise UsageError("Gauss-Newton products are for differentiable problems; use curvature='hessian'.")
             return make(self.x, response.y, response.inequality, response.equality, gauss_newton=True)
-        return self.oracle.curvature(self.x, response.y, response.inequality, response.equality)
+        return answer_curvature(self.oracle, self.x, response.y, response.inequality, response.equality)
 
     def _jacobians(self, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         rows = self.rows

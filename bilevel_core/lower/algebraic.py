@@ -11,12 +11,13 @@ import numpy as np
 from bilevel_core.backends.face import natural_scale
 from bilevel_core.errors import UsageError
 from bilevel_core.lower.base import LowerFailedError, LowerSettings, Response
-from bilevel_core.lower.choice import best_for_leader, face, is_single
+from bilevel_core.lower.choice import TIE, best_for_leader, face, is_single, lagrangian_face
 from bilevel_core.lower.follower import FollowerProblem, Found
 from bilevel_core.lower.multipliers import ACTIVE, Multipliers, multipliers
-from bilevel_core.lower.polish import ActiveSet, fault, polish
+from bilevel_core.lower.polish import ActiveSet, fault, polish, sharpen
 from bilevel_core.oracles import Oracle, Rows, Vector
 from bilevel_core.oracles.algebraic import AlgebraicOracle
+from bilevel_core.oracles.vanishing import answer_curvature
 from bilevel_core.program import Program
 
 POLISHED = 1e-10
@@ -25,6 +26,8 @@ POSITIVE = 1e-9
 """Multipliers above this, relative to the gradient's terms, are positive beyond doubt."""
 SAME = 1e-7
 """How much worse for its follower, relative to the objective's largest term, an answer chosen for the leader may be."""
+EQUAL = 1e-9
+"""The same for answers of nonlinear followers, which no vertex makes exact."""
 CURVED = 1e-9
 """Curvature above this, relative to the largest, counts as positive."""
 
@@ -85,12 +88,18 @@ def _exact(
 ) -> tuple[np.ndarray, Multipliers]:
     """Multipliers, and the answer moved to where the optimality conditions hold to rounding."""
     multiplied = multipliers(oracle, x, y, ACTIVE)
-    if fault(oracle, x, y, multiplied) <= POLISHED * scale:
+    by_ipopt = any(f.row_multipliers is not None for f in found)
+    exact = fault(oracle, x, y, multiplied) <= POLISHED * scale
+    if exact and not by_ipopt:
         return y, multiplied
     active = _strongly_active(oracle, x, y, multiplied)[0]
-    if any(f.row_multipliers is not None for f in found):
+    if by_ipopt:
         active = _by_backend(oracle, x, y, found, active)
-    return polish(oracle, x, y, multiplied, active, POLISHED * scale)
+    if not exact:
+        y, multiplied = polish(oracle, x, y, multiplied, active, POLISHED * scale)
+    # A small gradient says how near y is only where there is curvature, as in every quadratic program.
+    converged = by_ipopt and not any(f.message for f in found)
+    return sharpen(oracle, x, y, multiplied, active) if converged else (y, multiplied)
 
 
 def _by_backend(
@@ -121,35 +130,72 @@ def _choose(
     oracle: AlgebraicOracle, x: np.ndarray, y: np.ndarray, multiplied: Multipliers, found: list[Found]
 ) -> tuple[bool | None, np.ndarray, str]:
     """Whether the answer is the only one; if not, the one that suits the leader; and what is known of the choice."""
-    if not any(f.program for f in found):
-        return None, y, ""
     active, rows, hessian = _strongly_active(oracle, x, y, multiplied)
+    if any(f.program is None for f in found):
+        # Curvature that vanishes at the answer alone makes it no less the only one.
+        hessian = answer_curvature(oracle, x, y, multiplied.inequality, multiplied.equality).dense()
     faces: dict[int, Program] = {}
-    unknown = False
+    unknown: list[int] = []
     for k, follower in enumerate(found):
+        if _evidently_unique(oracle, k, hessian, rows, active):
+            if follower.program is None:
+                unknown.append(k)
+            continue
+        block = oracle.blocks[k]
         if follower.program is None:
-            unknown = True
-        elif not _evidently_unique(oracle, k, hessian, rows, active):
-            block = oracle.blocks[k]
-            held = _held(oracle, k, active.rows)
-            optimal = face(follower.program, y[block], held, active.at_lower[block], active.at_upper[block])
-            single = is_single(optimal, y[block])
-            unknown = unknown or single is None
-            if single is False:
+            unknown.append(k)
+            optimal = _nonlinear_face(oracle, k, x, y, multiplied, active)
+            if optimal is not None:
                 faces[k] = optimal
+            continue
+        held = _held(oracle, k, active.rows)
+        optimal = face(follower.program, y[block], held, active.at_lower[block], active.at_upper[block])
+        single = is_single(optimal, y[block])
+        if single is None:
+            unknown.append(k)
+        elif not single:
+            faces[k] = optimal
+    several = bool(faces.keys() - set(unknown)) or None
     if not faces:
         return (None if unknown else True), y, ""
     chosen = best_for_leader(oracle.program, oracle.values(x, y), faces)
     if chosen is None:
-        return False, y, ""
+        return (False if several else None), y, ""
     better = np.clip(chosen[0][oracle.y_columns], oracle.y_lower, oracle.y_upper)
     for k, optimal in faces.items():
         f, block = optimal.objective, oracle.blocks[k]
         size = max(natural_scale(f, y[block]), oracle.program.followers[k].objective.size)
-        if f.evaluate(better[block]) - f.evaluate(y[block]) > SAME * size:
+        if f.evaluate(better[block]) - f.evaluate(y[block]) > (SAME if k not in unknown else EQUAL) * size:
             # A multiplier was too small to be told from zero, so this is not an optimal answer after all.
             return None, y, ""
+    if not several:
+        away = float(np.abs(better - y).max(initial=0.0)) > TIE * max(1.0, float(np.abs(y).max(initial=0.0)))
+        feasible = not oracle.has_lower_rows or oracle.lower_rows(x, better).violation <= EQUAL
+        if not (away and feasible):
+            return None, y, ""
     return False, better, chosen[1]
+
+
+def _nonlinear_face(
+    oracle: AlgebraicOracle, index: int, x: np.ndarray, y: np.ndarray, multiplied: Multipliers, active: ActiveSet
+) -> Program | None:
+    """The other answers of a smooth follower that are as good as its answer, or None where there is no such face."""
+    block = oracle.blocks[index]
+    alone, _ = oracle.program.follower_at(index, oracle.values(x, y))
+    inequality, equality = oracle.follower_of_row
+    lam = iter(np.where(active.rows, multiplied.inequality, 0.0)[inequality == index])
+    mu = iter(multiplied.equality[equality == index])
+    by_row: list[float] = []
+    for row in oracle.program.followers[index].rows:
+        if row.equality:
+            by_row.append(float(next(mu)))
+            continue
+        sides = [s for s, bound in ((1.0, row.upper), (-1.0, row.lower)) if np.isfinite(bound)]
+        by_row.append(float(sum(s * next(lam) for s in sides)))
+    try:
+        return lagrangian_face(alone, y[block], np.array(by_row), active.at_lower[block], active.at_upper[block])
+    except ValueError:  # a function without a derivative
+        return None
 
 
 def _strongly_active(

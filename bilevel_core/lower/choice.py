@@ -16,7 +16,7 @@ from bilevel_core.backends.highs import Highs
 from bilevel_core.backends.ipopt import Ipopt
 from bilevel_core.backends.scip import Scip
 from bilevel_core.errors import BackendError
-from bilevel_core.program import BilevelProgram, Function, Program, Row, Variable, linear
+from bilevel_core.program import BilevelProgram, Function, Program, Row, Variable, linear, total
 
 TIE = 1e-6
 """How far optimal answers must lie apart, relative to their size, to count as several."""
@@ -56,6 +56,36 @@ def face(program: Program, y: np.ndarray, held: np.ndarray, at_lower: np.ndarray
         room = 1e-10 * max(1.0, slope.scale(y))
         rows.append(Row(f"slope of {program.columns[i].name}", slope, value - room, value + room))
     return replace(program, columns=columns, rows=tuple(rows))
+
+
+def lagrangian_face(
+    program: Program, y: np.ndarray, row_multipliers: np.ndarray, at_lower: np.ndarray, at_upper: np.ndarray
+) -> Program:
+    """As `face`, for any smooth program: the feasible points at which the constraints with positive multipliers stay
+    active and the Lagrangian's gradient stays what it is.
+
+    Of a convex program these are all its optimal answers; of another one, candidates whose value has to be compared.
+
+    Args:
+        program: a follower's problem at fixed x, over its own columns.
+        y: an optimal answer, shape (columns,).
+        row_multipliers: of its rows, positive at the upper side, negative at the lower, shape (rows,).
+        at_lower, at_upper: masks over its columns: bounds with a positive multiplier.
+
+    Raises:
+        ValueError: a function has no derivative.
+    """
+    held = row_multipliers != 0.0
+    there = face(replace(program, objective=Function()), y, held, at_lower, at_upper)
+    parts = [r.function.scaled(float(m)) for r, m in zip(program.rows, row_multipliers, strict=True) if m != 0.0]
+    lagrangian = total([program.objective, *parts])
+    rows = list(there.rows)
+    for i, c in enumerate(there.columns):
+        slope = lagrangian.partial(i)
+        if slope.degree > 0 and not c.fixed:
+            value = slope.evaluate(y)
+            rows.append(Row(f"slope of {c.name}", slope, value, value))
+    return replace(there, objective=program.objective, rows=tuple(rows))
 
 
 def is_single(face_program: Program, y: np.ndarray) -> bool | None:

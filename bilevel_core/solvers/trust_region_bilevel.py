@@ -32,6 +32,8 @@ from bilevel_core.solvers.trust_region_model import (
 )
 from bilevel_core.solvers.violation import leader_violation
 
+WIDER = 10.0
+"""How much larger a region is tried where there is nothing better in one: few solves, as each is a search."""
 ACCEPT, GOOD = 1e-4, 0.75
 """Shares of the predicted reduction: from the first on a step is taken, from the second on the region may grow."""
 ROUNDING = 1e-13
@@ -42,6 +44,8 @@ SLOW, PATIENCE = 1e-5, 15
 """A start ends after so many steps in a row with a relative improvement below the first: at an inflection, say, where
 steps shrink without end.
 """
+CORRECTIONS, CONTRACTION = 6, 0.5
+"""How often a rejected step is corrected, each time by a step shorter than the last by the second at least."""
 TIED = 1e-9
 """How much worse for the follower, relative, an answer may be and still count as one of its best."""
 
@@ -61,6 +65,7 @@ class BilevelState(State):
             least 1.
         refused: smallest radius whose step was rejected since the last accepted step.
         weight: of violations in the merit function.
+        linear: whether the leader's part is modelled linearly from now on, since a quadratic model took too long.
         slow: how many steps in a row have improved the merit by next to nothing.
         ended: why the start is over, empty while it is not.
         failed: whether that is an error.
@@ -72,6 +77,7 @@ class BilevelState(State):
     unit: float = 1.0
     refused: float = math.inf
     weight: float = 1.0
+    linear: bool = False
     slow: int = 0
     ended: str = ""
     failed: bool = False
@@ -115,7 +121,7 @@ class BilevelMethod:
         least = self._least(oracle, state)
         if predicted <= least:
             return self._nothing_better(oracle, state, answer, least)
-        return self._try(oracle, state, answer, merit, predicted)
+        return self._try(oracle, state, answer, merit, predicted, context)
 
     def done(self, state: BilevelState) -> Stop | None:
         """The message is that of the step that ended the start."""
@@ -135,10 +141,10 @@ class BilevelMethod:
         y = np.asarray(here.y, dtype=float)
         region = Region(here.x, y, state.inequality, state.equality, state.radius * state.unit)
         gap = min(1e-6, 0.1 * self.tolerance)
-        answer = solve(oracle, build(oracle, region, self.upper_model), context, self.complementarity, gap)
+        answer = solve(oracle, build(oracle, region, self._order(state)), context, self.complementarity, gap)
         if answer.x is None and before > 0.0 and _infeasible(answer):
             while True:
-                priced = build(oracle, replace(region, weight=weight), self.upper_model)
+                priced = build(oracle, replace(region, weight=weight), self._order(state))
                 answer = solve(oracle, priced, context, self.complementarity, gap)
                 if answer.x is None or answer.violation < 0.9 * before or weight >= HEAVIEST:
                     break
@@ -150,6 +156,9 @@ class BilevelMethod:
             weight = max(weight, 2.0 * (answer.objective - here.objective) / gained)
         return answer, weight
 
+    def _order(self, state: BilevelState) -> Order:
+        return "linear" if state.linear else self.upper_model
+
     def _least(self, oracle: Any, state: BilevelState) -> float:
         """The reduction of the merit that is worth a step: far smaller where the model is an approximation, since there
         the reduction goes down with the square of the gradient. Never what rounding of F itself may have made.
@@ -159,12 +168,14 @@ class BilevelMethod:
         size = leader_scale(oracle, here.x, np.asarray(here.y, dtype=float))
         rounding = ROUNDING * (size + abs(here.objective))
         share = self.tolerance * min(1.0, state.radius)
-        if not (exact_lower(oracle.program) and exact_upper(oracle.program, self.upper_model)):
+        if not (exact_lower(oracle.program) and exact_upper(oracle.program, self._order(state))):
             share *= 1e-3
         return max(share * size, rounding)
 
     def _without_point(self, state: BilevelState, answer: ModelAnswer, oracle: Any) -> BilevelState:
         if answer.termination is Termination.TIME_LIMIT:
+            if self._order(state) == "quadratic" and not exact_upper(oracle.program, "linear"):
+                return replace(state, linear=True)
             return self._shrunk(state, 0.25 * state.radius, "its model takes too long to solve")
         if answer.termination is Termination.UNBOUNDED and exact_lower(oracle.program):
             text = "The leader's objective improves without end along the follower's best answers in the region."
@@ -179,17 +190,19 @@ class BilevelMethod:
         """
         here = state.candidate
         assert here is not None
-        wider = min(4.0 * state.radius, self.max_radius)
+        wider = min(WIDER * state.radius, self.max_radius)
         if wider >= state.refused:
             wider = 0.5 * (state.radius + state.refused)
-        if wider > 1.5 * state.radius or (wider == self.max_radius > state.radius):
+        reach = float(np.maximum(here.x - oracle.x_lower, oracle.x_upper - here.x).max(initial=0.0))
+        everything = state.radius * state.unit >= reach  # nothing lies beyond the bounds
+        if not everything and (wider > 1.5 * state.radius or (wider == self.max_radius > state.radius)):
             return replace(state, radius=wider)
         if here.violation > FEASIBLE:
             if state.weight < HEAVIEST:
                 return replace(state, weight=10.0 * state.weight)
             text = "The leader's constraints cannot be met near the point where the search ended."
             return replace(state, ended=text, failed=True)
-        exact = exact_lower(oracle.program) and exact_upper(oracle.program, self.upper_model)
+        exact = exact_lower(oracle.program) and exact_upper(oracle.program, self._order(state))
         if exact and answer.proven and state.radius >= self.min_radius:
             reach = state.radius * state.unit
             text = (
@@ -205,7 +218,13 @@ class BilevelMethod:
         return replace(state, ended=text, candidate=replace(here, claim=claim))
 
     def _try(
-        self, oracle: Any, state: BilevelState, answer: ModelAnswer, merit: float, predicted: float
+        self,
+        oracle: Any,
+        state: BilevelState,
+        answer: ModelAnswer,
+        merit: float,
+        predicted: float,
+        context: RunContext,
     ) -> BilevelState:
         """Compare the true merit at the model's answer with what was predicted."""
         here = state.candidate
@@ -214,9 +233,13 @@ class BilevelMethod:
         length = float(np.abs(answer.x - here.x).max(initial=0.0)) / state.unit
         try:
             response = best_response(oracle, answer.x, answer.y, self.lower)
+            after = _merit(oracle, answer.x, response.y, state.weight)
+            if merit - after < ACCEPT * predicted and self._misses_rows(oracle, here, answer, response):
+                answer, response = self._corrected(oracle, state, answer, response, context)
+                assert answer.x is not None
+                after = _merit(oracle, answer.x, response.y, state.weight)
         except (LowerFailedError, NonFiniteError) as error:
             return self._shrunk(state, 0.25 * max(length, self.min_radius), str(error))
-        after = oracle.upper(answer.x, response.y) + state.weight * _violations(oracle, answer.x, response.y)
         ratio = float(merit - after) / predicted
         state = replace(state, figures={**state.figures, "step": length, "ratio": ratio})
         if ratio < ACCEPT:
@@ -233,6 +256,44 @@ class BilevelMethod:
         elif ratio > GOOD and length > 0.9 * radius:
             radius = min(2.0 * radius, self.max_radius)
         return self._at(replace(state, radius=radius, refused=math.inf, slow=slow), oracle, answer.x, response)
+
+    @staticmethod
+    def _misses_rows(oracle: Any, here: Candidate, answer: ModelAnswer, response: Response) -> bool:
+        """Whether the model promised that the leader's rows would be met, and the true answer is as far from them."""
+        if here.violation <= FEASIBLE or answer.violation > FEASIBLE or exact_lower(oracle.program):
+            return False
+        assert answer.x is not None
+        return leader_violation(oracle, answer.x, response.y) > 0.5 * here.violation
+
+    def _corrected(
+        self, oracle: Any, state: BilevelState, answer: ModelAnswer, response: Response, context: RunContext
+    ) -> tuple[ModelAnswer, Response]:
+        """The step with the model renewed at its end, as often as this shortens it (second-order corrections).
+
+        Where the follower's answer jumps, the leader's rows may be met at single points only, as between two of its
+        vertices. Steps between points that are not feasible then look as bad as none, and Newton's come close only
+        together. Source: Conn, Gould and Toint (2000), section 15.3.2.
+        """
+        here = state.candidate
+        assert here is not None
+        assert answer.x is not None
+        x, length = answer.x, float(np.abs(answer.x - here.x).max(initial=0.0))
+        for _ in range(CORRECTIONS):
+            most = CONTRACTION * length
+            y = np.asarray(response.y if answer.y is None else answer.y, dtype=float)
+            region = Region(x, y, state.inequality, state.equality, most)
+            gap = min(1e-6, 0.1 * self.tolerance)
+            found = solve(oracle, build(oracle, region, self._order(state)), context, self.complementarity, gap)
+            if context.expired or context.stopped:
+                raise CutShortError
+            if found.x is None:
+                break
+            length = float(np.abs(found.x - x).max(initial=0.0))
+            x, response = found.x, best_response(oracle, found.x, found.y, self.lower)
+            answer = found
+            if leader_violation(oracle, x, response.y) <= FEASIBLE or not 0.0 < length < 0.99 * most:
+                break
+        return answer, response
 
     def _shrunk(self, state: BilevelState, radius: float, why: str) -> BilevelState:
         refused = min(state.refused, state.radius)
@@ -261,7 +322,8 @@ def best_response(oracle: Oracle, x: np.ndarray, proposed: Any, settings: LowerS
         LowerFailedError: the lower level has no answer.
     """
     response = respond(oracle, x, proposed, settings)
-    if response.unique is True or proposed is None:
+    # Without another answer to be known, one as good up to a tolerance is the same one, moved in the leader's favour.
+    if response.unique is not False or proposed is None:
         return response
     value = oracle.lower(x, proposed)
     allowed = TIED * max(1.0, abs(response.value))
@@ -270,6 +332,10 @@ def best_response(oracle: Oracle, x: np.ndarray, proposed: Any, settings: LowerS
     mine = (_violations(oracle, x, proposed) > FEASIBLE, oracle.upper(x, proposed))
     theirs = (_violations(oracle, x, response.y) > FEASIBLE, oracle.upper(x, response.y))
     return replace(response, y=proposed, value=value) if mine < theirs else response
+
+
+def _merit(oracle: Oracle, x: np.ndarray, y: Any, weight: float) -> float:
+    return oracle.upper(x, y) + weight * _violations(oracle, x, y)
 
 
 def _violations(oracle: Oracle, x: np.ndarray, y: Any) -> float:

@@ -16,6 +16,7 @@ import numpy as np
 from bilevel_core.backends.face import natural_scale
 from bilevel_core.backends.scip import Scip
 from bilevel_core.errors import BackendError
+from bilevel_core.oracles.vanishing import answer_curvature
 from bilevel_core.problems.base import AlgebraicProblem, Group, Residuals
 from bilevel_core.program import BilevelProgram, Function, Level, Row, Variable, append_columns, linear, total
 from bilevel_core.result import Claim, Termination
@@ -26,8 +27,8 @@ from bilevel_core.traits import derive_traits
 FLOOR = 1e-6
 """Eigenvalues of the follower's Lagrangian Hessian below this, relative to the largest, are raised to it."""
 
-PATIENCE = 10.0
-"""Seconds after which a model is given up: a smaller region makes an easier one."""
+PATIENCE = 5.0
+"""Seconds after which a model is given up: a linear one of the leader's part, or a smaller region, makes it easier."""
 
 Complementarity = Literal["auto", "sos1", "bigm"]
 Order = Literal["linear", "quadratic"]
@@ -190,7 +191,7 @@ def _lower_model(oracle: Any, region: Region) -> Level:
     """
     x, y = region.x, region.y
     _, slope = oracle.lower_gradient(x, y)
-    curvature = oracle.curvature(x, y, region.inequality, region.equality)
+    curvature = answer_curvature(oracle, x, y, region.inequality, region.equality)
     own, mixed = convex_part(curvature.dense()), curvature.dense_mixed()
     xs, ys = tuple(oracle.x_columns.tolist()), tuple(oracle.y_columns.tolist())
     first = np.asarray(slope) - own @ y - mixed @ x

@@ -24,6 +24,9 @@ from bilevel_core.verification.weigh import Point, weigh, weigh_worst
 
 Map = Callable[[Callable[[Task], Answer], Sequence[Task]], list[Answer]]
 
+ROUNDED = 1e-12
+"""How exactly the leader's variables are taken to be known, relative to their size (at least 1)."""
+
 
 @dataclass(frozen=True)
 class Tolerances:
@@ -85,6 +88,7 @@ def check(
         return Certificate(Verdict.UNVERIFIABLE, reason=reading, **known)
     tasks = _tasks(problem, values, tol)
     answers = run(answer, tasks) if run is not None else [answer(t) for t in tasks]
+    answers = [_within_rounding(program, k, a, residuals, values, tol, tasks[k]) for k, a in enumerate(answers)]
     known |= _summary(program, residuals, answers)
     if upper > tol.feasibility:
         return _refuted(f"The leader's {upper_row} is violated by {upper:.3g} relative to its scale", known)
@@ -160,6 +164,42 @@ def _summary(program: BilevelProgram, residuals: Residuals, answers: Sequence[An
     }
 
 
+def _within_rounding(
+    program: BilevelProgram,
+    k: int,
+    found: Answer,
+    residuals: Residuals,
+    values: np.ndarray,
+    tol: Tolerances,
+    task: Task,
+) -> Answer:
+    """The point's own answer as another optimal one, where the leader's variables rounded otherwise would make it so.
+
+    Where the coefficient of an answer vanishes at x, as in x y at x = 0 or where terms cancel, the last digit of x
+    decides what is optimal, and the coefficient itself is no measure of what counts as zero.
+    """
+    gap = _gap(program, residuals, k, found)
+    if (
+        found.values is None
+        or not math.isfinite(gap)
+        or abs(gap) <= tol.gap * natural_scale(task.program.objective, found.values)
+    ):
+        return found
+    level = program.followers[k]
+    there = values.copy()
+    there[list(level.columns)] = found.values
+    rounding = 0.0
+    for i in level.objective.columns.intersection(program.leader.columns):
+        try:
+            slope = level.objective.partial(i)
+        except ValueError:  # abs() of a leader's variable
+            return found
+        rounding += ROUNDED * max(1.0, abs(float(values[i]))) * abs(slope.evaluate(values) - slope.evaluate(there))
+    if not abs(gap) <= rounding:
+        return found
+    return replace(found, value=found.value + gap, values=values[list(level.columns)], response="ties")
+
+
 def _judge(
     program: BilevelProgram, k: int, found: Answer, gap: float, tol: Tolerances, task: Task
 ) -> tuple[Verdict, str] | None:
@@ -176,9 +216,9 @@ def _judge(
     if found.values is None:
         why = found.message or f"it ended {found.status}"
         return Verdict.UNVERIFIABLE, f"Follower {name!r} could not be re-solved at this x: {why}."
-    scale = natural_scale(task.program.objective, found.values)
-    if gap > tol.gap * scale:
-        if hinges_on_tolerance(task, found, found.value + gap, tol.gap * scale):
+    allowed = tol.gap * natural_scale(task.program.objective, found.values)
+    if gap > allowed:
+        if hinges_on_tolerance(task, found, found.value + gap, allowed):
             return Verdict.UNVERIFIABLE, (
                 f"The optimal value of follower {name!r} at this x cannot be told from rounding: its constraints have "
                 "no interior there (no constraint qualification holds)."
@@ -187,7 +227,7 @@ def _judge(
             f"Follower {name!r} can do better at this x: its objective is {gap:.6g} worse than its optimal value "
             f"{program.followers[k].in_users_sense(found.value):.6g}."
         )
-    if gap < -tol.gap * scale:
+    if gap < -allowed:
         # A local re-solve may end above the point's own value: then that value stands unchallenged.
         if found.scope == "local":
             return Verdict.UNVERIFIABLE, f"Follower {name!r} was re-solved locally and came out worse than the point."

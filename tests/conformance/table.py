@@ -21,6 +21,10 @@ class Run:
         refusals: problems that it accepts by their traits, but refuses once it has looked at numbers: so says their
             classification.
         sampling: whether it samples: then it takes nearly every problem, and is run on `SAMPLED` only.
+        starts: starting points on problems of the large collections that have local traps; there is one elsewhere in
+            these, where ``options`` say how many for the others. None for a solver that is not run on the collections.
+        benchmarked: problems of these collections that take longer than a test should: ``benchmarks/convex.py`` runs
+            them, and its README says what comes out.
         late: problems on which its search is not over within the seconds given here. What it returns must be true; the
             optimum is not asked for, since whether it has come up by then depends on the machine.
         limit: seconds for each run, far more than any takes; None for the test's own.
@@ -37,6 +41,8 @@ class Run:
     sampling: bool = False
     limit: float | None = None
     only: frozenset[str] | None = None
+    starts: dict[str, int] | None = None
+    benchmarked: frozenset[str] = frozenset()
 
 
 SAMPLED = ("classic/bard-511", "classic/moore-bard", "trap/two-limits", "trap/leaders-wish", "trap/follower-unbounded")
@@ -51,6 +57,27 @@ INDIFFERENT = "the optimum needs an answer that the follower gives at x = 0 only
 
 
 MITSOS = "classic/mitsos-barton-313"
+
+SLOW = frozenset(
+    f"bolib/{n}"
+    for n in (
+        "CalamaiVicente1994b",
+        "CalamaiVicente1994c",
+        "DempeLohse2011Ex31a",
+        "GumusFloudas2001Ex1",
+        "IshizukaAiyoshi1992a",
+        "NieWangYe2017Ex54",
+        "Outrata1990Ex2d",
+        "Outrata1990Ex2e",
+        "Outrata1993Ex32",
+        "ShimizuEtal1997b",
+        "TollSettingP1",
+        "TollSettingP4",
+        "WanWangLv2011",
+        "Zlobec2001a",
+    )
+) | {"basblib/c_2002_05", "basblib/dd_2012_02"}
+"""Problems of the collections on which both solvers whose steps are mixed-integer programs take more than a second."""
 
 SOLVERS: dict[str, Run] = {
     "kkt": Run(
@@ -111,12 +138,20 @@ SOLVERS: dict[str, Run] = {
         1e-4,
         misses={MITSOS: CONCAVE, "smd/smd4": RASTRIGIN},
         refuted=frozenset({MITSOS, "smd/smd4"}),
+        starts={},
+        benchmarked=SLOW
+        | {"basblib/b_1998_04", "basblib/cw_1990_02", "basblib/dd_2012_01"}
+        | {f"bolib/{n}" for n in ("Outrata1990Ex1c", "Outrata1990Ex2c", "ShimizuEtal1997a", "SinhaMaloDeb2014TP3")},
     ),
     "trust-region": Run(
         {"starts": 4},
         1e-4,
         misses={MITSOS: CONCAVE, "smd/smd4": RASTRIGIN},
         refuted=frozenset({MITSOS, "smd/smd4"}),
+        starts={"bolib/LuDebSinha2016f": 13},
+        benchmarked=SLOW
+        | {"basblib/as_1981_01", "basblib/c_2002_01"}
+        | {f"bolib/{n}" for n in ("DempeFranke2011Ex42", "Outrata1993Ex31", "Outrata1994Ex31")},
     ),
     "hypergradient": Run(
         {"starts": 8},
@@ -128,6 +163,17 @@ SOLVERS: dict[str, Run] = {
         {"starts": 8},
         1e-4,
         refusals=frozenset({MITSOS, *(f"smd/smd{n}" for n in range(1, 13) if n not in (6, 9))}),
+        benchmarked=frozenset({"basblib/dd_2012_01", "bolib/TollSettingP1"}),
+        starts={
+            "basblib/b_1988_01": 8,
+            "basblib/cw_1990_02": 8,
+            "bolib/Colson2002BIPA2": 8,
+            "bolib/GumusFloudas2001Ex1": 4,
+            "bolib/LamparielloSagratella2017Ex35": 8,
+            "bolib/NieWangYe2017Ex54": 4,
+            "bolib/ShimizuEtal1997a": 8,
+            "bolib/TollSettingP5": 3,
+        },
     ),
     **{
         f"sample.{name}": Run(

@@ -29,6 +29,8 @@ TIME_LIMIT = 10.0
 """Seconds for one run: far more than any needs, so that a solver that hangs is found out."""
 TABLES_LIMIT = 4.0
 """The same for the collections, where the search for a proof may be longer than a test should be."""
+PLENTY = 60.0
+"""The same for local searches there, on busy machines."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,39 @@ def takes(solver: str, name: str) -> bool:
 
 
 def accepted(solver: str, name: str) -> bool:
-    """Whether the solver is run on the problem here: on the large collections only the exact one is."""
-    if SOLVERS[solver].sampling:
+    """Whether the solver is run on the problem here: of the large collections local solvers get those with convex
+    followers, which are those that the exact solver takes.
+    """
+    column = SOLVERS[solver]
+    if column.sampling:
         return name in SAMPLED and importable(solver) and takes(solver, name)
-    only = SOLVERS[solver].only
-    if only is not None:
-        return name in only
-    return takes(solver, name) and (solver == "kkt" or not in_tables(name))
+    if column.only is not None:
+        return name in column.only
+    if not takes(solver, name):
+        return False
+    if solver == "kkt" or not in_tables(name):
+        return True
+    return column.starts is not None and name not in column.benchmarked and takes("kkt", name)
+
+
+def options_for(solver: str, name: str) -> dict[str, Any]:
+    """The options of a run: few starts on the collections, where most problems have no traps."""
+    column = SOLVERS[solver]
+    if column.starts is None or not in_tables(name):
+        return column.options
+    return column.options | {"starts": column.starts.get(name, 1)}
+
+
+def limit_for(solver: str, name: str) -> float | None:
+    """Seconds: few where the search for a proof goes on for as long as it may, plenty where it ends by itself; None for
+    sampling solvers, which have a budget of solves, and some of which import much before the first.
+    """
+    column = SOLVERS[solver]
+    if column.sampling or column.limit is not None:
+        return column.limit
+    if not in_tables(name):
+        return TIME_LIMIT
+    return TABLES_LIMIT if solver == "kkt" else PLENTY
 
 
 @functools.cache
@@ -90,11 +118,8 @@ def run(solver: str, name: str) -> Outcome:
     result = bl.solve(
         problem,
         solver=solver,
-        options=SOLVERS[solver].options,
-        # Sampling solvers have a budget of solves, and some import much before the first.
-        time_limit=None
-        if SOLVERS[solver].sampling
-        else SOLVERS[solver].limit or (TABLES_LIMIT if in_tables(name) else TIME_LIMIT),
+        options=options_for(solver, name),
+        time_limit=limit_for(solver, name),
         seed=0,
         verify=name not in UNCHECKED,
     )
@@ -125,8 +150,9 @@ def test_every_registered_solver_is_in_the_table() -> None:
 def test_misses_are_of_problems_that_are_run() -> None:
     """A name in the list of misses that is misspelt, or refused by now, would go unnoticed."""
     for solver, column in SOLVERS.items():
-        listed = [*column.misses, *column.refuted, *column.late, *(column.only or ())]
+        listed = [*column.misses, *column.refuted, *column.late, *(column.only or ()), *(column.starts or ())]
         assert [n for n in listed if n not in LIBRARY or not accepted(solver, n)] == []
+        assert [n for n in sorted(column.benchmarked) if n not in LIBRARY or not takes(solver, n)] == []
 
 
 @pytest.mark.parametrize(("solver", "name"), [(s, n) for s, c in SOLVERS.items() for n in sorted(c.refusals)])

@@ -11,9 +11,11 @@ from scipy.optimize import linprog, minimize
 
 import bilevel_core as bl
 from bilevel_core.errors import UsageError
+from bilevel_core.hypergradients import OptimalitySystem
 from bilevel_core.lower import LowerFailedError, LowerSettings, Response, respond
 from bilevel_core.oracles import Oracle, make_oracle
 from bilevel_core.oracles.algebraic import AlgebraicOracle
+from bilevel_core.oracles.vanishing import answer_curvature
 from bilevel_core.plugins.registry import get_registry
 from bilevel_core.result import Termination
 
@@ -380,3 +382,60 @@ def test_few_iterations_end_without_convergence() -> None:
     assert "'follower': Ipopt ended with maximum iterations exceeded" in few.message
     assert respond(oracle, np.array([2.0]), np.array([40.0])).converged
     assert oracle.counts["lower_solves"] == 2
+
+
+@pytest.mark.parametrize("x", [0.0, 1.7, 3.0])
+@pytest.mark.parametrize("power", [4, 6])
+def test_answers_without_curvature_are_exact_and_move_with_x(x: float, power: int) -> None:
+    """A gradient of 1e-10 leaves an error of 1e-3 in (x + 2 y - 15)^4; y = (15 - x) / 2, so dy/dx = -1/2."""
+    m = model()
+    m.follower.y = pyo.Var(bounds=(0, 20))
+    m.follower.objective = pyo.Objective(expr=(m.x + 2 * m.follower.y - 15) ** power)
+    oracle = oracle_of(m)
+    answer = respond(oracle, np.array([x]))
+    assert answer.converged
+    assert answer.y == pytest.approx([(15 - x) / 2], abs=1e-8)
+    moved = OptimalitySystem(oracle, np.array([x]), answer).follow(np.array([1.0]))
+    assert moved.v == pytest.approx([-0.5], abs=1e-3)
+    assert not moved.negative_curvature
+
+
+def test_curvature_is_looked_for_beside_the_answer_only_where_it_vanishes() -> None:
+    m = model()
+    m.follower.y = pyo.Var([1, 2], bounds=(-5, 5))
+    y = m.follower.y
+    m.follower.objective = pyo.Objective(expr=(y[1] - m.x) ** 4 + pyo.exp(y[2]) - y[2] * m.x)
+    oracle = oracle_of(m)
+    x, at = np.array([2.0]), np.array([2.0, np.log(2.0)])
+    near = answer_curvature(oracle, x, at, None, None)
+    assert near.dense()[0, 0] == pytest.approx(12 * (2e-3) ** 2, rel=1e-6)
+    assert near.dense_mixed()[0, 0] == pytest.approx(-12 * (2e-3) ** 2, rel=1e-6)
+    assert near.dense()[1, 1] == pytest.approx(2.0, rel=1e-6)
+    off = at + np.array([1.0, 0.0])
+    assert answer_curvature(oracle, x, off, None, None).dense() == pytest.approx(oracle.curvature(x, off).dense())
+
+
+@pytest.mark.parametrize("power", [3, 4])
+def test_neither_an_inflection_nor_a_maximum_becomes_a_minimum_by_looking_beside_it(power: int) -> None:
+    m = model()
+    m.follower.y = pyo.Var(bounds=(-5, 5))
+    m.follower.objective = pyo.Objective(expr=-((m.follower.y - m.x) ** power))
+    near = answer_curvature(oracle_of(m), np.array([2.0]), np.array([2.0]), None, None)
+    assert near.dense()[0, 0] <= 1e-12
+
+
+def test_the_leader_chooses_among_answers_of_a_nonlinear_follower() -> None:
+    """Any y with y1 = 0, y3 = 0 and |y2| <= 1 is optimal: the leader gets y2 = 1."""
+    m = model()
+    m.follower.y = pyo.Var([1, 2, 3])
+    y = m.follower.y
+    y[3].setlb(0.0)
+    m.follower.objective = pyo.Objective(expr=y[3])
+    m.follower.c = pyo.Constraint(expr=y[1] ** 2 <= y[3])
+    m.follower.d = pyo.Constraint(expr=y[1] ** 2 + y[2] ** 2 <= 1)
+    m.objective.set_value(m.x - y[2])
+    oracle = oracle_of(m)
+    answer = respond(oracle, np.array([1.0]))
+    assert answer.unique is False
+    assert answer.y == pytest.approx([0.0, 1.0, 0.0], abs=1e-5)
+    assert answer.value <= 1e-8

@@ -228,3 +228,17 @@ def test_scip_can_be_called_many_times_in_one_process() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, "-2.718282"), done.stderr
+
+
+def test_scip_bounds_powers_of_sums_without_multiplying_them_out() -> None:
+    """(2 y - 10)^4 multiplied out has terms of 10^4 that cancel at y = 5, and no bound near 0."""
+    base = ex.Sum((ex.Product((ex.Constant(2.0), ex.Column(0))), ex.Constant(-10.0)))
+    program = Program((Variable("y", 0.0, 15.0),), Function(nonlinear=ex.Power(base, ex.Constant(4.0))))
+    solution = Scip().solve(program, SolveSettings(time_limit=20.0))
+    assert solution.status is SolveStatus.OPTIMAL
+    assert solution.nodes <= 10
+    assert solution.objective == pytest.approx(0.0, abs=1e-6)
+    assert solution.values is not None
+    assert solution.values.shape == (1,)
+    assert solution.bound is not None
+    assert -1e-6 <= solution.bound <= 1e-6

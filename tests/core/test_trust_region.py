@@ -222,3 +222,51 @@ def test_refuses_what_it_cannot_solve_and_says_why() -> None:
 def test_options_out_of_range_are_errors(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         TrustRegion(**options)
+
+
+def test_rows_that_only_one_x_allows_are_met_by_corrections() -> None:
+    """The follower jumps from y = 1 to y = -1 where x + exp(x) = 0: there alone it leaves the leader |y| <= 0.1."""
+    m: Any = pyo.ConcreteModel()
+    m.x = pyo.Var(bounds=(-1, 1))
+    m.follower = bl.Follower()
+    m.follower.y = pyo.Var(bounds=(-1, 1))
+    m.follower.objective = pyo.Objective(expr=m.x * m.follower.y + m.follower.y * pyo.exp(m.x))
+    m.objective = pyo.Objective(expr=m.follower.y**2)
+    m.c = pyo.Constraint(expr=(-0.1, m.follower.y, 0.1))
+    result = bl.solve(bl.PyomoProblem(m), solver="trust-region")
+    assert result.has_point, result.message
+    assert result.x["x"] == pytest.approx(-0.5671432904097838, abs=1e-9)
+    assert result.upper_objective == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_flat_follower_is_not_bent_in_the_leaders_favour() -> None:
+    """(x + 2 y - 15)^4 changes by 1e-9 only where y is off by 3e-3; the leader would like y to be larger."""
+    m: Any = pyo.ConcreteModel()
+    m.x = pyo.Var(bounds=(0, 15))
+    m.follower = bl.Follower()
+    m.follower.y = pyo.Var(bounds=(0, 20))
+    y = m.follower.y
+    m.follower.objective = pyo.Objective(expr=(m.x + 2 * y - 15) ** 4)
+    m.objective = pyo.Objective(expr=(m.x - 3) ** 2 - y)
+    result = bl.solve(bl.PyomoProblem(m), solver="trust-region")
+    # y = (15 - x) / 2, so F' = 2 (x - 3) + 1/2.
+    assert result.x["x"] == pytest.approx(2.75, abs=1e-4)
+    assert result.y["follower.y"] == pytest.approx((15 - result.x["x"]) / 2, abs=1e-7)
+    assert result.upper_objective == pytest.approx(0.0625 - 6.125, abs=1e-6)
+
+
+def test_nothing_is_looked_for_beyond_the_bounds() -> None:
+    """With all of the leader's box in the region one model settles it: y = max(2 - x, x - 1), least at x = 1.5."""
+    m: Any = pyo.ConcreteModel()
+    m.x = pyo.Var(bounds=(0, 4))
+    m.follower = bl.Follower()
+    m.follower.y = pyo.Var()
+    m.follower.objective = pyo.Objective(expr=m.follower.y)
+    m.follower.c = pyo.Constraint(expr=m.follower.y >= 2 - m.x)
+    m.follower.d = pyo.Constraint(expr=m.follower.y >= m.x - 1)
+    m.objective = pyo.Objective(expr=m.follower.y)
+    result = bl.solve(bl.PyomoProblem(m), solver="trust-region", options={"radius": 10.0})
+    assert result.upper_objective == pytest.approx(0.5)
+    assert result.claim is Claim.LOCAL
+    # One step to the optimum, or none where the search starts there, and one model that finds nothing better.
+    assert result.counts["iterations"] <= 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pyomo.environ as pyo
@@ -308,3 +308,34 @@ def test_hidden_columns_make_no_ties() -> None:
     assert bl.verify(bl.PyomoProblem(m), {"x": 0.0}, {"y": 0.0, "spare": 0.0}).response == "ties"
     problem = WithHidden(m)
     assert check(problem, problem.vector({"x": 0.0}, {"y": 0.0})).response == "unique"
+
+
+@pytest.mark.parametrize(
+    ("x", "verdict"), [(0.0, "verified"), (3e-17, "verified"), (-3e-17, "verified"), (1e-6, "refuted")]
+)
+def test_what_is_optimal_only_for_x_rounded_otherwise_is_not_refuted(x: float, verdict: str) -> None:
+    """The follower's x y is 0 at x = 0 for every y, and 3e-17 y beside it."""
+    m: Any = pyo.ConcreteModel()
+    m.x = pyo.Var(bounds=(-1, 1))
+    m.follower = bl.Follower()
+    m.follower.y = pyo.Var(bounds=(-1, 1))
+    m.follower.objective = pyo.Objective(expr=m.x * m.follower.y)
+    m.objective = pyo.Objective(expr=-m.follower.y - m.x)
+    assert bl.verify(bl.PyomoProblem(m), {"x": x}, {"follower.y": 1.0}).verdict == verdict
+    assert bl.verify(bl.PyomoProblem(m), {"x": x}, {"follower.y": 0.5}).verdict == (
+        "refuted" if verdict == "refuted" else "verified"
+    )
+
+
+def test_cancelled_coefficients_are_zero() -> None:
+    """x + exp(x) vanishes at -0.567..., up to its last digit, and there only may the leader have y = 0."""
+    m: Any = pyo.ConcreteModel()
+    m.x = pyo.Var(bounds=(-1, 1))
+    m.follower = bl.Follower()
+    m.follower.y = pyo.Var(bounds=(-1, 1))
+    m.follower.objective = pyo.Objective(expr=m.x * m.follower.y + m.follower.y * pyo.exp(m.x))
+    m.objective = pyo.Objective(expr=m.follower.y**2)
+    m.c = pyo.Constraint(expr=(-0.1, m.follower.y, 0.1))
+    for digit in (-2e-16, -1e-16, 0.0, 1e-16, 2e-16):
+        found = bl.verify(bl.PyomoProblem(m), {"x": -0.5671432904097838 + digit}, {"follower.y": 0.0})
+        assert found.verdict == "verified", found.reason
