@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from bilevel_core.backends.base import Backend, Solution, SolveSettings, SolveStatus
+from bilevel_core.backends.convex_qp import solve_convex_qp
 from bilevel_core.backends.interrupt import run_interruptibly
 from bilevel_core.errors import BackendError, UsageError
 from bilevel_core.program import Program, positive_semidefinite
@@ -65,6 +66,8 @@ class Highs(Backend):
 
     def _solve(self, program: Program, settings: SolveSettings) -> Solution:
         """See `Backend.solve`. Progress is reported for mixed-integer programs."""
+        if program.objective.degree == 2:
+            return solve_convex_qp(program, settings, self._with_multipliers)
         # An answer that contradicts itself is asked for again, from scratch and then without presolve, before it is
         # an error: 1.16.0 does so now and then on mixed-integer programs, most often when given a start.
         attempts = [settings]
@@ -85,6 +88,16 @@ class Highs(Backend):
 
     def _attempt(self, program: Program, settings: SolveSettings) -> tuple[Solution, float]:
         """One solve, and the objective that HiGHS reports for it."""
+        h, solution = self._solved(program, settings)
+        return solution, float(h.getInfo().objective_function_value)
+
+    def _with_multipliers(self, program: Program, settings: SolveSettings) -> tuple[Solution, np.ndarray, np.ndarray]:
+        """One solve of a continuous program, and the multipliers of its rows and of its bounds."""
+        h, solution = self._solved(program, settings)
+        found = h.getSolution()
+        return solution, np.array(found.row_dual, dtype=float), np.array(found.col_dual, dtype=float)
+
+    def _solved(self, program: Program, settings: SolveSettings) -> tuple[Any, Solution]:
         import highspy
 
         h = quiet(highspy)
@@ -107,7 +120,7 @@ class Highs(Backend):
         if settings.start is not None and program.has_integers:
             self._pass_start(h, highspy, program, settings.start)
         self._run(h, highspy, settings, program)
-        return self._solution(h, highspy, program), float(h.getInfo().objective_function_value)
+        return h, self._solution(h, highspy, program)
 
     @staticmethod
     def _pass_model(h: Any, highspy: Any, program: Program) -> None:

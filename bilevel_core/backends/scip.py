@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from bilevel_core.program import expression as ex
 
 SCIP_FUNCTIONS = {"exp", "log", "sqrt", "sin", "cos", "abs"}
 CHECK_TOLERANCE = 1e-5
+IPOPT_OPTIONS = Path(__file__).with_name("scip_ipopt.opt")
 
 
 def tight_feastol(program: Program, degree: float = 1) -> float:
@@ -89,6 +91,7 @@ class Scip(Backend):
         # On its own SCIP tightens the tolerance of its linear programs until SoPlex can no longer follow, and complains
         # about that on stderr, thousands of times.
         model.setParam("constraints/nonlinear/tightenlpfeastol", False)
+        model.setParam("nlpi/ipopt/optfile", str(IPOPT_OPTIONS))
         model.setParam("limits/gap", 0.0 if settings.gap is None else settings.gap)
         model.setParam("randomization/randomseedshift", settings.seed % (2**31))
         if settings.time_limit is not None:
