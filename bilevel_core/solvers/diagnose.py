@@ -5,20 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
-
 from bilevel_core.backends import Solution, SolveSettings, SolveStatus
-from bilevel_core.backends.highs import Highs
-from bilevel_core.program import INF, BilevelProgram, Function, Program, Row
+from bilevel_core.program import BilevelProgram, Function, Program
 from bilevel_core.result import Termination
-from bilevel_core.solvers.single_level import pick, piece
-
-PROBES = (1e5, 1e7, 1e9)
-"""Objective values that are tried in turn for points beyond them."""
+from bilevel_core.solvers.single_level import pick
 
 _TOGETHER = "The followers' optimality conditions have no solution together with the leader's constraints."
-
-Solve = Callable[[Program], Solution]
 
 
 def feasible_point(program: Program, time_limit: float | None) -> Solution:
@@ -70,32 +62,3 @@ def why_infeasible(
                     f"Follower {follower.name!r} is unbounded: its objective has no optimum over its constraints."
                 )
     return Termination.INFEASIBLE, _TOGETHER
-
-
-def bounded(program: Program, solve: Solve) -> tuple[Solution, bool]:
-    """Solve a program whose relaxation is unbounded, by probing.
-
-    Returns the solution, and whether the program is proven unbounded: the piece on which a point beyond a probe lies
-    has a ray. Where no point lies beyond a probe, that proves a bound, and the solve within it is exact. Where points
-    lie beyond every probe and no ray is found, the last of them is returned as a mere limit.
-    """
-    objective = program.objective
-    for probe in PROBES:
-        beyond = replace(program, objective=Function(), rows=(*program.rows, Row("probe", objective, -INF, -probe)))
-        found = solve(beyond)
-        if found.status is SolveStatus.INFEASIBLE:
-            within = replace(program, rows=(*program.rows, Row("probe", objective, -probe, INF)))
-            return solve(within), False
-        if found.values is None:
-            return found, False
-        if _has_ray(program, found.values):
-            return found, True
-    worth = objective.evaluate(found.values)  # pyright: ignore[reportPossiblyUnboundVariable, reportArgumentType]
-    return replace(found, status=SolveStatus.OTHER_LIMIT, objective=worth, bound=-INF), False  # pyright: ignore[reportPossiblyUnboundVariable]
-
-
-def _has_ray(program: Program, values: np.ndarray) -> bool:
-    rest = piece(program, values)
-    if Highs().accepts(rest) is not None:
-        return False
-    return Highs().solve(rest).status is SolveStatus.UNBOUNDED

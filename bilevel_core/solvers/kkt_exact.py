@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bilevel_core.backends import Backend, Solution, SolveStatus
-from bilevel_core.backends.highs import Highs
 from bilevel_core.backends.scip import Scip, tight_feastol
 from bilevel_core.errors import BackendError, RefusedError
 from bilevel_core.problems.base import AlgebraicProblem
@@ -24,10 +23,12 @@ from bilevel_core.reductions.strong_duality import StrongDuality
 from bilevel_core.result import Claim, Result, Termination
 from bilevel_core.run import RunContext
 from bilevel_core.solvers.assemble import with_point, without_point
-from bilevel_core.solvers.diagnose import bounded, why_infeasible
+from bilevel_core.solvers.diagnose import why_infeasible
 from bilevel_core.solvers.kkt_modes import Plan, make_plan
-from bilevel_core.solvers.single_level import TRACE, pick, piece, polish, settings
+from bilevel_core.solvers.single_level import TRACE, pick, polish, settings
 from bilevel_core.solvers.start import first_point
+from bilevel_core.solvers.unbounded import examine, floor, probed, ray
+from bilevel_core.solvers.units import largest_term, restated
 
 if TYPE_CHECKING:
     from bilevel_core.solvers.kkt import KKT
@@ -35,10 +36,11 @@ if TYPE_CHECKING:
 TRUSTED = 1e6
 """The largest bound with which an answer is called optimal: times the integrality tolerance of 1e-9 it is 1e-3."""
 CLAIM_GAP = 1e-5
-"""A point is called globally optimal when the proven bound is this close (relative), whatever gap was asked for."""
+"""A point is called globally optimal when the proven bound is this close, relative to the largest term of the leader's
+objective without its constant, whatever gap was asked for."""
 AGREEMENT = 1e-5
-"""Relative difference between a branch-and-bound's objective and that of its cleaned point that is put down to
-tolerances; beyond it the tolerances were abused (a large bound times a small binary) and nothing is claimed."""
+"""Difference, relative to the same, between a branch-and-bound's objective and that of its cleaned point that is put
+down to tolerances; beyond it they were abused (a large bound times a small binary) and nothing is claimed."""
 
 
 class ExactRun:
@@ -48,13 +50,14 @@ class ExactRun:
         self.options = options
         self.problem = problem
         self.context = context
-        self.program = problem.program()
+        self.program, self.unit = restated(problem.program())
         self.nodes = 0
         self.versions: dict[str, str] = {}
         self.exact = exact
         self.proven = True
         self.notes: list[str] = []
         self.first: np.ndarray | None = None
+        self.floor: tuple[BilevelProgram, float] | None = None
 
     def result(self) -> Result:
         """What the search comes to, or what was known when it was cut short."""
@@ -81,11 +84,18 @@ class ExactRun:
             self.context,
             termination=_TERMINATIONS.get(solution.status, Termination.ERROR),
             claim=self._claim(solution),
-            bound=solution.bound if self.proven and self.exact else None,
+            bound=self._bound(solution),
             counts={"nodes": self.nodes},
             versions=self.versions,
             message=" ".join(self.notes),
         )
+
+    def _bound(self, solution: Solution) -> float | None:
+        """The proven bound on the leader's objective: of the search, or of the relaxation that it started from."""
+        if not (self.proven and self.exact):
+            return None
+        lowest = self.floor[1] if self.floor is not None and self.floor[0] is self.program else -np.inf
+        return self.unit.back(max(lowest, solution.bound))
 
     def _or_first(self, solution: Solution) -> Solution:
         """The search's answer, or the point known before where the search comes back with none."""
@@ -106,7 +116,8 @@ class ExactRun:
                 "is stationary, and better ones without multipliers are not excluded."
             )
             return Claim.STATIONARY
-        gap = abs(solution.objective - solution.bound) / max(1.0, abs(solution.objective))
+        assert solution.values is not None
+        gap = abs(solution.objective - solution.bound) / largest_term(self.program, solution.values)
         if not gap <= CLAIM_GAP:
             self.notes.append(
                 f"The search stopped at a relative gap of {gap:.2g}: better points within it are not excluded."
@@ -197,23 +208,31 @@ class ExactRun:
 
     def _search(self, chain: Chain, start: np.ndarray | None, *, watch: bool, tight: bool = False) -> Solution:
         target: Program = chain.target
-        solution = self._solve(target, start, watch=watch, tight=tight)
-        if solution.status in (SolveStatus.UNBOUNDED, SolveStatus.INFEASIBLE_OR_UNBOUNDED):
-            solution, unbounded = bounded(target, self._solve)
-            if unbounded or (solution.status is SolveStatus.OTHER_LIMIT and self._has_ray(chain, solution)):
-                return Solution(SolveStatus.UNBOUNDED)
-        return solution
+        if not np.isneginf(self._floor(chain)):
+            solution = self._solve(target, start, watch=watch, tight=tight)
+            if solution.status not in (SolveStatus.UNBOUNDED, SolveStatus.INFEASIBLE_OR_UNBOUNDED):
+                return solution
 
-    @staticmethod
-    def _has_ray(chain: Chain, solution: Solution) -> bool:
-        """Whether the piece of the optimality system on which a point lies is unbounded.
+        def solve(program: Program) -> Solution:
+            known = start is not None and program.violation(start) <= 1e-6
+            return self._solve(program, start if known else None, watch=watch, tight=tight)
 
-        Rows that stand for pairs (strong duality) hide what is a ray there.
-        """
-        if solution.values is None:
-            return False
-        rest = piece(chain.stages[1], chain.invert(solution.values, to=1))
-        return Highs().accepts(rest) is None and Highs().solve(rest).status is SolveStatus.UNBOUNDED
+        def look(values: np.ndarray) -> tuple[bool, float | None]:
+            return examine(chain.stages[1], chain.invert(values, to=1), self.context.remaining)
+
+        found = probed(target, solve, look)
+        self._note(found.doubt)
+        return Solution(SolveStatus.UNBOUNDED) if found.unbounded else found.solution
+
+    def _floor(self, chain: Chain) -> float:
+        """A proven lower bound of the leader's objective over the relaxation that the search starts from."""
+        program: BilevelProgram = chain.stages[0]
+        if self.floor is None or self.floor[0] is not program:
+            priced = {d.column for d in program.duals}
+            bare = priced.isdisjoint(program.leader.objective.columns)
+            relaxed: Program = program.high_point() if bare else chain.stages[1]
+            self.floor = program, floor(relaxed, self.context.remaining)
+        return self.floor[1]
 
     def _solve(
         self, target: Program, start: np.ndarray | None = None, *, watch: bool = False, tight: bool = False
@@ -241,6 +260,7 @@ class ExactRun:
             gap=self.options.gap,
             options={**extra, **self.options.backend_options},
             start=start,
+            unit=self.unit,
         )
         solution = backend.solve(target, how if watch else replace(how, progress=None))
         self.nodes += solution.nodes
@@ -282,7 +302,7 @@ class ExactRun:
             self.context.report("phase", message=f"enlarging {len(touched)} bound(s) that were leaned on")
             bounds = enlarge(bounds, derived, touched)
         open_bounds = unproven(bounds)
-        if leaning and self._has_ray(longer, solution):  # pyright: ignore[reportPossiblyUnboundVariable]
+        if leaning and solution.values is not None and ray(chain.stages[1], longer.invert(solution.values, to=1)):  # pyright: ignore[reportPossiblyUnboundVariable]
             return Solution(SolveStatus.UNBOUNDED)
         if open_bounds:
             self.proven = False
@@ -305,7 +325,10 @@ class ExactRun:
         system: Program = chain.stages[1]
         values = chain.invert(solution.values, to=1)
         clean = polish(system, values, self.context.remaining())
-        shown = self.program.leader.in_users_sense
+
+        def shown(value: float) -> float:
+            return self.program.leader.in_users_sense(self.unit.back(value))
+
         if clean is None or clean.values is None:
             loose = max((min(abs(values[i]), abs(values[j])) for i, j in system.complementarities), default=0.0)
             fault = (
@@ -314,7 +337,7 @@ class ExactRun:
             )
             return replace(solution, values=chain.invert(solution.values)), fault if loose > TRACE else ""
         fault = ""
-        if abs(clean.objective - solution.objective) > AGREEMENT * max(1.0, abs(clean.objective)):
+        if abs(clean.objective - solution.objective) > AGREEMENT * largest_term(system, clean.values):
             fault = (
                 f"The search ended at {shown(solution.objective):.6g}, but that leaned on tolerances: with exact "
                 f"complementarity the same active constraints give {shown(clean.objective):.6g}."
@@ -365,7 +388,7 @@ def _with_cutoff(program: BilevelProgram, system: Program, start: np.ndarray | N
     if start is None:
         return relaxed
     worst = system.objective.evaluate(start)
-    cut = Row("cutoff", relaxed.objective, upper=worst + 1e-6 * max(1.0, abs(worst)))
+    cut = Row("cutoff", relaxed.objective, upper=worst + 1e-6 * largest_term(system, start))
     return replace(relaxed, rows=(*relaxed.rows, cut))
 
 
