@@ -46,14 +46,15 @@ down to tolerances; beyond it they were abused (a large bound times a small bina
 class ExactRun:
     """One run: the chain, the backend's solves, and what they amount to."""
 
-    def __init__(self, options: KKT, problem: AlgebraicProblem, context: RunContext, *, exact: bool) -> None:
+    def __init__(self, options: KKT, problem: AlgebraicProblem, context: RunContext, *, doubt: str = "") -> None:
         self.options = options
         self.problem = problem
         self.context = context
         self.program, self.unit = restated(problem.program())
         self.nodes = 0
         self.versions: dict[str, str] = {}
-        self.exact = exact
+        self.doubt = doubt
+        self.exact = not doubt
         self.proven = True
         self.notes: list[str] = []
         self.first: np.ndarray | None = None
@@ -112,8 +113,7 @@ class ExactRun:
             return Claim.FEASIBLE
         if not self.exact:
             self.notes.append(
-                "A follower has nonlinear constraints, and multipliers need not exist at the optimum: the point "
-                "is stationary, and better ones without multipliers are not excluded."
+                f"{self.doubt}: the point is stationary, and better ones that have no multipliers are not excluded."
             )
             return Claim.STATIONARY
         assert solution.values is not None
@@ -354,8 +354,7 @@ class ExactRun:
             if not self.exact:
                 return self._pointless(
                     Termination.CONVERGED,
-                    "The optimality conditions have no solution. A follower has nonlinear constraints, so that "
-                    "does not prove the problem infeasible: its solutions may have no multipliers.",
+                    f"The optimality conditions have no solution, which proves no infeasibility. {self.doubt}.",
                 )
             return self._infeasible()
         if solution.status in (SolveStatus.TIME_LIMIT, SolveStatus.OTHER_LIMIT, SolveStatus.INTERRUPTED):
@@ -368,7 +367,7 @@ class ExactRun:
         if not self.proven:
             if self.options.backend == "highs" or not Scip().available().available:
                 return self._pointless(Termination.CONVERGED, "No point within the bounds tried. " + self.notes[-1])
-            exact = ExactRun(self.options.with_sets(), self.problem, self.context, exact=self.exact)
+            exact = ExactRun(self.options.with_sets(), self.problem, self.context, doubt=self.doubt)
             if exact.solve_system(self.program).status is not SolveStatus.INFEASIBLE:
                 return self._pointless(
                     Termination.CONVERGED, "No point within the bounds tried, but complementarity=sos1 finds one."
