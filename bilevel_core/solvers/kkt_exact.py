@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bilevel_core.backends import Backend, Solution, SolveStatus
-from bilevel_core.backends.scip import Scip, tight_feastol
+from bilevel_core.backends import Solution, SolveStatus
+from bilevel_core.backends.scip import Scip
 from bilevel_core.errors import BackendError, RefusedError
 from bilevel_core.problems.base import AlgebraicProblem
 from bilevel_core.program import BilevelProgram, Program, Row
@@ -24,8 +24,9 @@ from bilevel_core.result import Claim, Result, Termination
 from bilevel_core.run import RunContext
 from bilevel_core.solvers.assemble import with_point, without_point
 from bilevel_core.solvers.diagnose import why_infeasible
+from bilevel_core.solvers.kkt_backend import Solves
 from bilevel_core.solvers.kkt_modes import Plan, make_plan
-from bilevel_core.solvers.single_level import TRACE, pick, polish, settings
+from bilevel_core.solvers.single_level import TRACE, pick, polish
 from bilevel_core.solvers.start import first_point
 from bilevel_core.solvers.unbounded import examine, floor, probed, ray
 from bilevel_core.solvers.units import largest_term, restated
@@ -33,8 +34,6 @@ from bilevel_core.solvers.units import largest_term, restated
 if TYPE_CHECKING:
     from bilevel_core.solvers.kkt import KKT
 
-TRUSTED = 1e6
-"""The largest bound with which an answer is called optimal: times the integrality tolerance of 1e-9 it is 1e-3."""
 CLAIM_GAP = 1e-5
 """A point is called globally optimal when the proven bound is this close, relative to the largest term of the leader's
 objective without its constant, whatever gap was asked for."""
@@ -46,13 +45,14 @@ down to tolerances; beyond it they were abused (a large bound times a small bina
 class ExactRun:
     """One run: the chain, the backend's solves, and what they amount to."""
 
-    def __init__(self, options: KKT, problem: AlgebraicProblem, context: RunContext, *, doubt: str = "") -> None:
+    def __init__(
+        self, options: KKT, problem: AlgebraicProblem, context: RunContext, *, doubt: str = "", meant: str | None = None
+    ) -> None:
         self.options = options
         self.problem = problem
         self.context = context
         self.program, self.unit = restated(problem.program())
-        self.nodes = 0
-        self.versions: dict[str, str] = {}
+        self.solves = Solves(options, context, self.program.leader, self.unit, meant)
         self.doubt = doubt
         self.exact = not doubt
         self.proven = True
@@ -86,9 +86,9 @@ class ExactRun:
             termination=_TERMINATIONS.get(solution.status, Termination.ERROR),
             claim=self._claim(solution),
             bound=self._bound(solution),
-            counts={"nodes": self.nodes},
-            versions=self.versions,
-            message=" ".join(self.notes),
+            counts={"nodes": self.solves.nodes},
+            versions=self.solves.versions,
+            message=" ".join([*self.notes, *self.solves.notes]),
         )
 
     def _bound(self, solution: Solution) -> float | None:
@@ -177,8 +177,9 @@ class ExactRun:
             if reason is not None:
                 raise RefusedError(f"The mode does not take this problem: {reason}. Use complementarity=sos1 for it.")
             chain = chain.then(step)
-            if isinstance(step, StrongDuality) and step.largest > TRUSTED:
-                self._too_large(step.largest)
+        for step in steps:
+            if isinstance(step, StrongDuality) and not plan.pairs("bigm"):
+                self._trust(step.largest, chain.target)
         return chain
 
     def _search_once(self, chain: Chain, start: np.ndarray | None, *, watch: bool, tight: bool) -> Solution:
@@ -195,11 +196,13 @@ class ExactRun:
         self._note(fault)
         return clean
 
-    def _too_large(self, bound: float) -> None:
-        self._note(
-            f"A bound of {bound:.2g} is proven, but too large for the backend's tolerances: a binary that is "
-            "nearly 0 lets a multiplier through. complementarity=sos1 needs no bounds."
-        )
+    def _trust(self, bound: float, target: Program) -> None:
+        """Nothing is proven with a bound that is too large for the backend's tolerances."""
+        if bound > (most := self.solves.trusted(target)):
+            self._note(
+                f"A bound of {bound:.2g} is proven, but too large for the backend's tolerances (more than {most:.2g}): "
+                "a binary that is nearly 0 lets a multiplier through. complementarity=sos1 needs no bounds."
+            )
 
     def _note(self, fault: str) -> None:
         if fault:
@@ -208,14 +211,15 @@ class ExactRun:
 
     def _search(self, chain: Chain, start: np.ndarray | None, *, watch: bool, tight: bool = False) -> Solution:
         target: Program = chain.target
+        self.solves.meant = self.solves.meant or pick(target, self.options.backend).name
         if not np.isneginf(self._floor(chain)):
-            solution = self._solve(target, start, watch=watch, tight=tight)
+            solution = self.solves.solve(target, start, watch=watch, tight=tight)
             if solution.status not in (SolveStatus.UNBOUNDED, SolveStatus.INFEASIBLE_OR_UNBOUNDED):
                 return solution
 
         def solve(program: Program) -> Solution:
             known = start is not None and program.violation(start) <= 1e-6
-            return self._solve(program, start if known else None, watch=watch, tight=tight)
+            return self.solves.solve(program, start if known else None, watch=watch, tight=tight)
 
         def look(values: np.ndarray) -> tuple[bool, float | None]:
             return examine(chain.stages[1], chain.invert(values, to=1), self.context.remaining)
@@ -233,38 +237,6 @@ class ExactRun:
             relaxed: Program = program.high_point() if bare else chain.stages[1]
             self.floor = program, floor(relaxed, self.context.remaining)
         return self.floor[1]
-
-    def _solve(
-        self, target: Program, start: np.ndarray | None = None, *, watch: bool = False, tight: bool = False
-    ) -> Solution:
-        backend = pick(target, self.options.backend)
-        try:
-            solution = self._solve_by(backend, target, start, watch=watch, tight=tight)
-        except BackendError:
-            if self.options.backend != "auto" or backend.name == "scip":
-                raise
-            solution = Solution(SolveStatus.ERROR)
-        if solution.status is SolveStatus.ERROR and self.options.backend == "auto" and backend.name != "scip":
-            self.context.report("phase", message=f"{backend.name} failed, trying scip")
-            solution = self._solve_by(pick(target, "scip"), target, start, watch=watch, tight=tight)
-        return solution
-
-    def _solve_by(
-        self, backend: Backend, target: Program, start: np.ndarray | None, *, watch: bool, tight: bool
-    ) -> Solution:
-        self.versions[backend.name] = backend.version()
-        extra = {"numerics/feastol": tight_feastol(target)} if tight and backend.name == "scip" else {}
-        how = settings(
-            self.context,
-            self.program.leader,
-            gap=self.options.gap,
-            options={**extra, **self.options.backend_options},
-            start=start,
-            unit=self.unit,
-        )
-        solution = backend.solve(target, how if watch else replace(how, progress=None))
-        self.nodes += solution.nodes
-        return solution
 
     def _search_big_m(
         self,
@@ -312,8 +284,9 @@ class ExactRun:
                 + ": better points may be cut off. complementarity=sos1 needs no bounds."
             )
         largest = max((max(b.multiplier, b.slack) for b in bounds), default=0.0)
-        if not open_bounds and largest > TRUSTED:
-            self._too_large(largest)
+        largest = max([largest, *(step.largest for step in longer.steps if isinstance(step, StrongDuality))])  # pyright: ignore[reportPossiblyUnboundVariable]
+        if not open_bounds:
+            self._trust(largest, longer.target)  # pyright: ignore[reportPossiblyUnboundVariable]
         clean, fault = self._cleaned(longer, solution)  # pyright: ignore[reportPossiblyUnboundVariable]
         self._note(fault)
         return clean
@@ -367,7 +340,8 @@ class ExactRun:
         if not self.proven:
             if self.options.backend == "highs" or not Scip().available().available:
                 return self._pointless(Termination.CONVERGED, "No point within the bounds tried. " + self.notes[-1])
-            exact = ExactRun(self.options.with_sets(), self.problem, self.context, doubt=self.doubt)
+            meant = self.solves.meant
+            exact = ExactRun(self.options.with_sets(), self.problem, self.context, doubt=self.doubt, meant=meant)
             if exact.solve_system(self.program).status is not SolveStatus.INFEASIBLE:
                 return self._pointless(
                     Termination.CONVERGED, "No point within the bounds tried, but complementarity=sos1 finds one."
@@ -375,10 +349,13 @@ class ExactRun:
         termination, message = why_infeasible(self.program, exact.solve_system, self.context.remaining)
         if exact is not self:
             message += " Confirmed with special ordered sets, since bounds could not be proven."
+            self.solves.notes += [n for n in exact.solves.notes if n not in self.solves.notes]
         return self._pointless(termination, message)
 
     def _pointless(self, termination: Termination, message: str) -> Result:
-        return without_point(termination, self.context, message, counts={"nodes": self.nodes}, versions=self.versions)
+        return without_point(
+            termination, self.context, message, counts={"nodes": self.solves.nodes}, versions=self.solves.versions
+        )
 
 
 def _with_cutoff(program: BilevelProgram, system: Program, start: np.ndarray | None) -> Program:
