@@ -23,7 +23,7 @@ from bilevel_core.reductions.strong_duality import StrongDuality
 from bilevel_core.result import Claim, Result, Termination
 from bilevel_core.run import RunContext
 from bilevel_core.solvers.assemble import with_point, without_point
-from bilevel_core.solvers.diagnose import why_infeasible
+from bilevel_core.solvers.diagnose import plainly_infeasible, why_infeasible
 from bilevel_core.solvers.kkt_backend import Solves
 from bilevel_core.solvers.kkt_modes import Plan, make_plan
 from bilevel_core.solvers.single_level import TRACE, pick, polish
@@ -109,15 +109,18 @@ class ExactRun:
 
     def _claim(self, solution: Solution) -> Claim:
         """What is known of the point: the search's bound must meet it, and every step before must have been exact."""
+        assert solution.values is not None
+        gap = abs(solution.objective - solution.bound) / largest_term(self.program, solution.values)
         if solution.status is not SolveStatus.OPTIMAL or not self.proven:
+            if not self.notes:
+                open_gap = f"at a relative gap of {gap:.2g}" if np.isfinite(gap) else "before it had any bound"
+                self.notes.append(f"The search ended {open_gap}: better points are not excluded.")
             return Claim.FEASIBLE
         if not self.exact:
             self.notes.append(
                 f"{self.doubt}: the point is stationary, and better ones that have no multipliers are not excluded."
             )
             return Claim.STATIONARY
-        assert solution.values is not None
-        gap = abs(solution.objective - solution.bound) / largest_term(self.program, solution.values)
         if not gap <= CLAIM_GAP:
             self.notes.append(
                 f"The search stopped at a relative gap of {gap:.2g}: better points within it are not excluded."
@@ -324,11 +327,6 @@ class ExactRun:
                 "The leader's objective improves without end along a ray of bilevel feasible points.",
             )
         if solution.status is SolveStatus.INFEASIBLE:
-            if not self.exact:
-                return self._pointless(
-                    Termination.CONVERGED,
-                    f"The optimality conditions have no solution, which proves no infeasibility. {self.doubt}.",
-                )
             return self._infeasible()
         if solution.status in (SolveStatus.TIME_LIMIT, SolveStatus.OTHER_LIMIT, SolveStatus.INTERRUPTED):
             return self._pointless(_TERMINATIONS[solution.status], "No point was found before the stop.")
@@ -336,6 +334,14 @@ class ExactRun:
 
     def _infeasible(self) -> Result:
         """Infeasible within unproven bounds proves nothing: sets, which need no bounds, have the last word."""
+        plain = plainly_infeasible(self.program, self.context.remaining)
+        if plain is not None:
+            return self._pointless(*plain)
+        if not self.exact:
+            return self._pointless(
+                Termination.CONVERGED,
+                f"The optimality conditions have no solution, which proves no infeasibility. {self.doubt}.",
+            )
         exact = self
         if not self.proven:
             if self.options.backend == "highs" or not Scip().available().available:
@@ -353,9 +359,9 @@ class ExactRun:
         return self._pointless(termination, message)
 
     def _pointless(self, termination: Termination, message: str) -> Result:
-        return without_point(
-            termination, self.context, message, counts={"nodes": self.solves.nodes}, versions=self.solves.versions
-        )
+        message = " ".join([message, *self.solves.notes])
+        counts, versions = {"nodes": self.solves.nodes}, self.solves.versions
+        return without_point(termination, self.context, message, counts=counts, versions=versions)
 
 
 def _with_cutoff(program: BilevelProgram, system: Program, start: np.ndarray | None) -> Program:
