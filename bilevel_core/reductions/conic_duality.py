@@ -106,24 +106,27 @@ class ConicConditions(Reduction[BilevelProgram, Program]):
         cones: list[Cone] = []
         followers = list(source.followers)
         for k, follower in enumerate(followers):
-            found = {row.name: cone_of(row, follower.columns) for row in follower.rows}
-            if any(found.values()):
-                cones += [c for c in found.values() if c is not None]
-                followers[k] = replace(follower, rows=tuple(r for r in follower.rows if found[r.name] is None))
+            found = [cone_of(row, follower.columns) for row in follower.rows]
+            if any(found):
+                cones += [c for c in found if c is not None]
+                rest = (row for row, cone in zip(follower.rows, found, strict=True) if cone is None)
+                followers[k] = replace(follower, rows=tuple(rest))
         system = self.conditions.apply(replace(source, followers=tuple(followers)))
         self.stationarity = self.conditions.stationarity
-        return self._with_cones(system, cones) if cones else system
+        own = [i for f in followers for i in f.columns if not source.columns[i].fixed]
+        return self._with_cones(system, cones, own) if cones else system
 
     def invert(self, values: np.ndarray) -> np.ndarray:
         """Drop multipliers, slacks and dual vectors."""
         return self.conditions.invert(values)
 
-    def _with_cones(self, system: Program, cones: Sequence[Cone]) -> Program:
+    def _with_cones(self, system: Program, cones: Sequence[Cone], own: Sequence[int]) -> Program:
+        """The system with cones; ``own`` are the columns of its stationarity rows, which come last, in their order."""
         columns = list(system.columns)
         fresh: list[Variable] = []
         rows: list[Row] = []
         # What each column's stationarity row gains: minus its part in lambda c t + z.u.
-        gains: dict[str, dict[int, float]] = {}
+        gains: dict[int, dict[int, float]] = {}
         placed: list[tuple[Cone, int, tuple[int, ...]]] = []
         for cone in cones:
             first = len(columns) + len(fresh)
@@ -131,22 +134,19 @@ class ConicConditions(Reduction[BilevelProgram, Program]):
             fresh.append(Variable(f"lambda[{cone.name}]", 0.0))
             fresh += [Variable(f"z[{cone.name},{columns[i].name}]") for i in cone.columns]
             placed.append((cone, first, dual))
-            gains.setdefault(columns[cone.bound].name, {})[first] = -cone.factor
+            gains.setdefault(cone.bound, {})[first] = -cone.factor
             for i, z in zip(cone.columns, dual, strict=True):
-                gains.setdefault(columns[i].name, {})[z] = -1.0
+                gains.setdefault(i, {})[z] = -1.0
             bound = columns[cone.bound]
             columns[cone.bound] = replace(bound, lower=max(0.0, bound.lower))
             rows += _cone_rows(cone, first, dual)
         self.cones = tuple(placed)
-        changed = {
-            row.name: replace(row, function=row.function + linear(gains[column]))
-            for row in self.stationarity
-            for column in gains
-            if row.name == f"stationarity[{column}]"
-        }
-        self.stationarity = tuple(changed.get(r.name, r) for r in self.stationarity)
-        kept = tuple(changed.get(r.name, r) for r in system.rows)
-        return replace(system, columns=append_columns(columns, fresh), rows=(*kept, *rows))
+        kept = system.rows[: len(system.rows) - len(own)]
+        self.stationarity = tuple(
+            replace(row, function=row.function + linear(gains[i])) if i in gains else row
+            for i, row in zip(own, self.stationarity, strict=True)
+        )
+        return replace(system, columns=append_columns(columns, fresh), rows=(*kept, *self.stationarity, *rows))
 
 
 def _cone_rows(cone: Cone, size: int, dual: tuple[int, ...]) -> list[Row]:

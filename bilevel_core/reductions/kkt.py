@@ -38,6 +38,15 @@ class Multiplier:
     follower: int
 
 
+@dataclass(frozen=True)
+class Equality:
+    """A follower's equality, as it stands in the system, and the column of its multiplier."""
+
+    column: int
+    row: Row
+    follower: int
+
+
 class OptimalityConditions(Reduction[BilevelProgram, Program]):
     """Stationarity, primal feasibility, and one complementarity pair (multiplier, slack) per inequality.
 
@@ -59,6 +68,7 @@ class OptimalityConditions(Reduction[BilevelProgram, Program]):
     def __init__(self) -> None:
         self.multipliers: tuple[Multiplier, ...] = ()
         self.stationarity: tuple[Row, ...] = ()
+        self.equalities: tuple[Equality, ...] = ()
         self._width = 0
 
     def accepts(self, source: BilevelProgram) -> str | None:
@@ -76,6 +86,7 @@ class OptimalityConditions(Reduction[BilevelProgram, Program]):
             build.follower(k, follower)
         self.multipliers = tuple(build.multipliers)
         self.stationarity = tuple(build.stationarity)
+        self.equalities = tuple(build.equalities)
         self._width = len(source.columns)
         pairs = tuple((m.column, m.slack_column) for m in self.multipliers)
         return Program(
@@ -127,6 +138,7 @@ class _Builder:
         self.rows: list[Row] = []
         self.stationarity: list[Row] = []
         self.multipliers: list[Multiplier] = []
+        self.equalities: list[Equality] = []
 
     def _new(self, name: str, lower: float = 0.0) -> int:
         self.columns.append(Variable(name, lower))
@@ -164,6 +176,7 @@ class _Builder:
             if row.equality:
                 self.rows.append(row)
                 multiplier = self._new(f"mu[{row.name}]", -INF)
+                self.equalities.append(Equality(multiplier, row, index))
                 lagrangian(multiplier, row.function, 1.0)
                 shares[multiplier] = -sense * factor / lift
                 continue

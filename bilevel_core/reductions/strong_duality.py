@@ -24,8 +24,8 @@ from bilevel_core.program import BilevelProgram, Function, Program, Row, Variabl
 from bilevel_core.reductions.base import Reduction
 from bilevel_core.reductions.kkt import OptimalityConditions
 
-CANCELLED = 1e-12
-"""A coefficient of this share of the largest is what rounding left of two that cancel."""
+WHOLE = 1e-9
+"""A bound of an integer column this close to an integer means that integer."""
 MAX_BITS = 16
 """Integer columns with a range beyond 2 to this power are not expanded into binaries."""
 
@@ -107,16 +107,26 @@ class StrongDuality(Reduction[Program, Program]):
         return 0.0 if self._linear is None else self._linear.largest
 
     def gap(self, k: int, source: Program) -> Function:
-        """Primal minus dual objective of follower k: its ``sum multiplier * slack`` wherever stationarity holds."""
+        """Primal minus dual objective of follower k: its ``sum multiplier * slack`` wherever stationarity holds.
+
+        The products of multipliers with the follower's own columns cancel when the stationarity rows are added, each
+        times its column. They are never formed: what rounding would leave of them cannot be told from small terms.
+        """
         stationarity = self._stationarity(k)
-        own = {i for i, _ in stationarity}
-        terms = [m.slack.times(linear({m.column: 1.0})) for m in self.conditions.multipliers if m.follower == k]
-        terms += [row.function.times(linear({i: 1.0})) for i, row in stationarity]
-        for column, row in self._equalities(k, source, own).items():
-            terms.append((row.function + (-row.upper)).times(linear({column: -1.0})))
-        f = total(terms)
-        least = CANCELLED * f.size
-        return replace(f, quadratic={p: c for p, c in f.quadratic.items() if abs(c) > least})
+        own = frozenset(i for i, _ in stationarity)
+        equalities = {
+            e.column: e.row for e in self.conditions.equalities if e.follower == k and e.row.function.degree <= 1
+        }
+        terms: list[Function] = []
+        gone: set[int] = set(equalities)
+        for m in self.conditions.multipliers:
+            if m.follower == k:
+                gone.add(m.column)
+                terms.append(_without(m.slack, own).times(linear({m.column: 1.0})))
+        terms += [_without(row.function, gone).times(linear({i: 1.0})) for i, row in stationarity]
+        for column, row in equalities.items():
+            terms.append((_without(row.function, own) + (-row.upper)).times(linear({column: -1.0})))
+        return total(terms)
 
     def _stationarity(self, k: int) -> list[tuple[int, Row]]:
         """Follower k's free columns, each with its stationarity row."""
@@ -125,28 +135,10 @@ class StrongDuality(Reduction[Program, Program]):
         owner = [(f, i) for f, i in owner if not columns[i].fixed]
         return [(i, row) for (f, i), row in zip(owner, self.conditions.stationarity, strict=True) if f == k]
 
-    def _equalities(self, k: int, source: Program, own: set[int]) -> dict[int, Row]:
-        """Equalities of follower k by their multipliers' columns, found by their coefficients.
 
-        What is not found only leaves products of that multiplier with the follower's columns in the gap.
-        """
-        dual: dict[int, dict[int, float]] = {}
-        paired = {m.column for m in self.conditions.multipliers}
-        for i, row in self._stationarity(k):
-            for c, a in row.function.linear.items():
-                if c >= len(self.program.columns) and c not in paired:
-                    dual.setdefault(c, {})[i] = a
-        names = {r.name for r in self.program.followers[k].rows if r.equality}
-        left = {
-            r.name: r for r in source.rows if r.name in names and r.equality and not own.isdisjoint(r.function.columns)
-        }
-        found: dict[int, Row] = {}
-        for column, slopes in dual.items():
-            for name, row in left.items():
-                if {i: a for i, a in row.function.linear.items() if i in own} == slopes and row.function.degree <= 1:
-                    found[column] = left.pop(name)
-                    break
-        return found
+def _without(f: Function, columns: Collection[int]) -> Function:
+    """A linear function without some of its columns."""
+    return replace(f, linear={i: c for i, c in f.linear.items() if i not in columns})
 
 
 class _Linear:
@@ -179,8 +171,8 @@ class _Linear:
             low, high = self._range(v)
             if x in own or x == v or not (math.isfinite(low) and math.isfinite(high)) or not self._expandable(x):
                 continue
-            lower = self.source.columns[x].lower
-            return linear({v: lower} | {self._times(b, v, low, high): weight for b, weight in self._expanded(x)})
+            lower, _ = self._whole(x)
+            return linear({v: float(lower)} | {self._times(b, v, low, high): weight for b, weight in self._expanded(x)})
         return None
 
     def _range(self, v: int) -> tuple[float, float]:
@@ -192,13 +184,19 @@ class _Linear:
         c = self.source.columns[x]
         return c.integer and math.isfinite(c.lower) and math.isfinite(c.upper) and c.upper - c.lower < 2.0**MAX_BITS
 
+    def _whole(self, x: int) -> tuple[int, int]:
+        """The integers between an integer column's bounds: the lowest and the highest."""
+        c = self.source.columns[x]
+        return math.ceil(c.lower - WHOLE), math.floor(c.upper + WHOLE)
+
     def _expanded(self, x: int) -> list[tuple[int, float]]:
         """Binaries and weights with ``x = lower + sum weight * binary``."""
         c = self.source.columns[x]
-        if c.upper - c.lower == 1.0 and c.lower == 0.0:
+        lower, upper = self._whole(x)
+        if (lower, upper) == (0, 1):
             return [(x, 1.0)]
         if x not in self._bits:
-            lower, span = math.ceil(c.lower), math.floor(c.upper) - math.ceil(c.lower)
+            span = max(0, upper - lower)
             bits = [
                 (self._new(Variable(f"bit{b}[{c.name}]", 0.0, 1.0, integer=True), (x, b, 0.0)), 2.0**b)
                 for b in range(max(1, span.bit_length()))
@@ -236,5 +234,5 @@ class _Linear:
             if product:
                 out.append(round(out[a]) * out[b])
             else:
-                out.append(float((round(out[a]) - math.ceil(self.source.columns[a].lower)) >> b & 1))
+                out.append(float((round(out[a]) - self._whole(a)[0]) >> b & 1))
         return np.array(out)

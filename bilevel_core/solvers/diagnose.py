@@ -5,20 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
-
 from bilevel_core.backends import Solution, SolveSettings, SolveStatus
-from bilevel_core.backends.highs import Highs
-from bilevel_core.program import INF, BilevelProgram, Function, Program, Row
+from bilevel_core.program import BilevelProgram, Function, Program, Row
 from bilevel_core.result import Termination
-from bilevel_core.solvers.single_level import pick, piece
-
-PROBES = (1e5, 1e7, 1e9)
-"""Objective values that are tried in turn for points beyond them."""
+from bilevel_core.solvers.single_level import pick
+from bilevel_core.solvers.unbounded import improving
 
 _TOGETHER = "The followers' optimality conditions have no solution together with the leader's constraints."
-
-Solve = Callable[[Program], Solution]
 
 
 def feasible_point(program: Program, time_limit: float | None) -> Solution:
@@ -27,10 +20,87 @@ def feasible_point(program: Program, time_limit: float | None) -> Solution:
     return pick(goal).solve(goal, SolveSettings(time_limit=time_limit))
 
 
+def plainly_infeasible(
+    program: BilevelProgram, remaining: Callable[[], float | None]
+) -> tuple[Termination, str] | None:
+    """Proofs that there is no solution that need no optimality conditions, for followers of any kind.
+
+    Args:
+        program: the bilevel program.
+        remaining: the seconds that are left, or None for no limit.
+
+    Returns:
+        None where there is no such proof.
+    """
+    leader = program.leader
+    own = set(leader.columns)
+    position = {c: k for k, c in enumerate(leader.columns)}
+    rows = [replace(r, function=r.function.renumbered(position)) for r in leader.rows if r.function.columns <= own]
+    alone = Program(tuple(program.columns[i] for i in leader.columns), Function(), tuple(rows))
+    if alone.columns and feasible_point(alone, remaining()).status is SolveStatus.INFEASIBLE:
+        return Termination.INFEASIBLE, (
+            "The leader's own bounds, integrality and constraints contradict each other, whatever the followers do."
+        )
+    if feasible_point(program.high_point(leader_rows=False), remaining()).status is SolveStatus.INFEASIBLE:
+        return Termination.LOWER_INFEASIBLE, (
+            "The followers' constraints have no common point for any value of the leader's variables."
+        )
+    if feasible_point(program.high_point(), remaining()).status is SolveStatus.INFEASIBLE:
+        return Termination.INFEASIBLE, (
+            "No point satisfies the constraints of both levels, even without the followers' optimality."
+        )
+    for k, follower in enumerate(program.followers):
+        if always_unbounded(program, k):
+            return Termination.LOWER_UNBOUNDED, _UNBOUNDED.format(follower.name)
+    return None
+
+
+_UNBOUNDED = "Follower {!r} is unbounded: its objective has no optimum over its constraints."
+
+
+def always_unbounded(program: BilevelProgram, index: int) -> bool:
+    """Whether a follower's objective falls for ever along one direction from all its points, whatever others do.
+
+    Such a direction changes no product with other people's variables and no quadratic or nonlinear term.
+    """
+    follower = program.followers[index]
+    own = set(follower.columns)
+    position = {c: k for k, c in enumerate(follower.columns)}
+    still: set[int] = set()
+    for f in (follower.objective, *(r.function for r in follower.rows)):
+        if f.nonlinear is not None:
+            still |= Function(nonlinear=f.nonlinear).columns & own
+        still |= {i for pair in f.quadratic if not own.issuperset(pair) for i in pair if i in own}
+
+    def restricted(f: Function) -> Function:
+        return Function(
+            linear={position[i]: c for i, c in f.linear.items() if i in own},
+            quadratic={(position[i], position[j]): c for (i, j), c in f.quadratic.items() if own.issuperset((i, j))},
+        )
+
+    columns = tuple(replace(program.columns[i], integer=False) for i in follower.columns)
+    columns = tuple(
+        replace(c, lower=0.0, upper=0.0) if i in still else c for i, c in zip(follower.columns, columns, strict=True)
+    )
+    rows: list[Row] = []
+    for row in follower.rows:
+        f = restricted(row.function)
+        rows += [Row("flat", replace(f.partial(i), constant=0.0), 0.0, 0.0) for i in _curved(f)]
+        rows.append(Row(row.name, replace(f, quadratic={}), row.lower, row.upper))
+    objective = restricted(follower.objective)
+    rows += [Row("flat", replace(objective.partial(i), constant=0.0), 0.0, 0.0) for i in _curved(objective)]
+    return bool(columns) and improving(Program(columns, replace(objective, quadratic={}), tuple(rows)))
+
+
+def _curved(f: Function) -> set[int]:
+    return {i for pair in f.quadratic for i in pair}
+
+
 def why_infeasible(
     program: BilevelProgram, solve_system: Callable[[BilevelProgram], Solution], remaining: Callable[[], float | None]
 ) -> tuple[Termination, str]:
-    """Why the optimality system of a problem with convex, linearly constrained followers has no solution.
+    """Why the optimality system of a problem with convex, linearly constrained followers has no solution, where
+    `plainly_infeasible` finds nothing.
 
     Args:
         program: the bilevel program.
@@ -38,16 +108,7 @@ def why_infeasible(
         remaining: the seconds that are left, or None for no limit.
     """
     leader = program.leader
-    followers_alone = program.high_point(leader_rows=False)
-    if feasible_point(followers_alone, remaining()).status is SolveStatus.INFEASIBLE:
-        return Termination.LOWER_INFEASIBLE, (
-            "The followers' constraints have no common point for any value of the leader's variables."
-        )
     relaxed = feasible_point(program.high_point(), remaining())
-    if relaxed.status is SolveStatus.INFEASIBLE:
-        return Termination.INFEASIBLE, (
-            "No point satisfies the constraints of both levels, even without the followers' optimality."
-        )
     lower = set(program.lower_columns)
     own_rows = tuple(r for r in leader.rows if r.function.columns.isdisjoint(lower))
     if len(own_rows) < len(leader.rows):
@@ -66,36 +127,5 @@ def why_infeasible(
             alone, _ = program.follower_at(k, relaxed.values)
             status = pick(alone).solve(alone, SolveSettings(time_limit=remaining())).status
             if status in (SolveStatus.UNBOUNDED, SolveStatus.INFEASIBLE_OR_UNBOUNDED):
-                return Termination.LOWER_UNBOUNDED, (
-                    f"Follower {follower.name!r} is unbounded: its objective has no optimum over its constraints."
-                )
+                return Termination.LOWER_UNBOUNDED, _UNBOUNDED.format(follower.name)
     return Termination.INFEASIBLE, _TOGETHER
-
-
-def bounded(program: Program, solve: Solve) -> tuple[Solution, bool]:
-    """Solve a program whose relaxation is unbounded, by probing.
-
-    Returns the solution, and whether the program is proven unbounded: the piece on which a point beyond a probe lies
-    has a ray. Where no point lies beyond a probe, that proves a bound, and the solve within it is exact. Where points
-    lie beyond every probe and no ray is found, the last of them is returned as a mere limit.
-    """
-    objective = program.objective
-    for probe in PROBES:
-        beyond = replace(program, objective=Function(), rows=(*program.rows, Row("probe", objective, -INF, -probe)))
-        found = solve(beyond)
-        if found.status is SolveStatus.INFEASIBLE:
-            within = replace(program, rows=(*program.rows, Row("probe", objective, -probe, INF)))
-            return solve(within), False
-        if found.values is None:
-            return found, False
-        if _has_ray(program, found.values):
-            return found, True
-    worth = objective.evaluate(found.values)  # pyright: ignore[reportPossiblyUnboundVariable, reportArgumentType]
-    return replace(found, status=SolveStatus.OTHER_LIMIT, objective=worth, bound=-INF), False  # pyright: ignore[reportPossiblyUnboundVariable]
-
-
-def _has_ray(program: Program, values: np.ndarray) -> bool:
-    rest = piece(program, values)
-    if Highs().accepts(rest) is not None:
-        return False
-    return Highs().solve(rest).status is SolveStatus.UNBOUNDED

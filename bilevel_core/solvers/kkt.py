@@ -150,7 +150,7 @@ class KKT(Solver):
                 f"no global backend knows {', '.join(f'{name}()' for name in unknown_functions)}",
                 "a local search, as complementarity=relaxed",
             )
-        exact = all(f.constraints == "linear" for f in traits.followers)
+        exact = not doubt(traits)
         by = {"sos1": "SCIP", "indicator": "SCIP"}.get(self.complementarity, "HiGHS where it can, else SCIP")
         if self.backend != "auto":
             by = self.backend
@@ -196,6 +196,17 @@ class KKT(Solver):
             return run_local(self, problem, context)
         from bilevel_core.solvers.kkt_exact import ExactRun
 
-        accepted = self.accepts(derive_traits(problem))
-        exact = isinstance(accepted, Accepted) and accepted.claim == Claim.GLOBAL
-        return ExactRun(self, problem, context, exact=exact).result()
+        return ExactRun(self, problem, context, doubt=doubt(derive_traits(problem))).result()
+
+
+def doubt(traits: Traits) -> str:
+    """Why optimal answers need not satisfy the optimality conditions; empty where they always do."""
+    for f in traits.followers:
+        if f.constraints != "linear":
+            return f"Follower {f.name!r} has nonlinear constraints, and multipliers need not exist at the optimum"
+        if not f.smooth:
+            return (
+                f"The objective of follower {f.name!r} has no finite slope at an edge of its domain, and answers there "
+                "satisfy no optimality conditions"
+            )
+    return ""

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bilevel_core.backends import Backend, Solution, SolveStatus
-from bilevel_core.backends.highs import Highs
-from bilevel_core.backends.scip import Scip, tight_feastol
+from bilevel_core.backends import Solution, SolveStatus
+from bilevel_core.backends.scip import Scip
 from bilevel_core.errors import BackendError, RefusedError
 from bilevel_core.problems.base import AlgebraicProblem
 from bilevel_core.program import BilevelProgram, Program, Row
@@ -24,37 +23,42 @@ from bilevel_core.reductions.strong_duality import StrongDuality
 from bilevel_core.result import Claim, Result, Termination
 from bilevel_core.run import RunContext
 from bilevel_core.solvers.assemble import with_point, without_point
-from bilevel_core.solvers.diagnose import bounded, why_infeasible
+from bilevel_core.solvers.diagnose import plainly_infeasible, why_infeasible
+from bilevel_core.solvers.kkt_backend import Solves
 from bilevel_core.solvers.kkt_modes import Plan, make_plan
-from bilevel_core.solvers.single_level import TRACE, pick, piece, polish, settings
+from bilevel_core.solvers.single_level import TRACE, pick, polish
 from bilevel_core.solvers.start import first_point
+from bilevel_core.solvers.unbounded import examine, floor, probed, ray
+from bilevel_core.solvers.units import largest_term, restated
 
 if TYPE_CHECKING:
     from bilevel_core.solvers.kkt import KKT
 
-TRUSTED = 1e6
-"""The largest bound with which an answer is called optimal: times the integrality tolerance of 1e-9 it is 1e-3."""
 CLAIM_GAP = 1e-5
-"""A point is called globally optimal when the proven bound is this close (relative), whatever gap was asked for."""
+"""A point is called globally optimal when the proven bound is this close, relative to the largest term of the leader's
+objective without its constant, whatever gap was asked for."""
 AGREEMENT = 1e-5
-"""Relative difference between a branch-and-bound's objective and that of its cleaned point that is put down to
-tolerances; beyond it the tolerances were abused (a large bound times a small binary) and nothing is claimed."""
+"""Difference, relative to the same, between a branch-and-bound's objective and that of its cleaned point that is put
+down to tolerances; beyond it they were abused (a large bound times a small binary) and nothing is claimed."""
 
 
 class ExactRun:
     """One run: the chain, the backend's solves, and what they amount to."""
 
-    def __init__(self, options: KKT, problem: AlgebraicProblem, context: RunContext, *, exact: bool) -> None:
+    def __init__(
+        self, options: KKT, problem: AlgebraicProblem, context: RunContext, *, doubt: str = "", meant: str | None = None
+    ) -> None:
         self.options = options
         self.problem = problem
         self.context = context
-        self.program = problem.program()
-        self.nodes = 0
-        self.versions: dict[str, str] = {}
-        self.exact = exact
+        self.program, self.unit = restated(problem.program())
+        self.solves = Solves(options, context, self.program.leader, self.unit, meant)
+        self.doubt = doubt
+        self.exact = not doubt
         self.proven = True
         self.notes: list[str] = []
         self.first: np.ndarray | None = None
+        self.floor: tuple[BilevelProgram, float] | None = None
 
     def result(self) -> Result:
         """What the search comes to, or what was known when it was cut short."""
@@ -81,11 +85,18 @@ class ExactRun:
             self.context,
             termination=_TERMINATIONS.get(solution.status, Termination.ERROR),
             claim=self._claim(solution),
-            bound=solution.bound if self.proven and self.exact else None,
-            counts={"nodes": self.nodes},
-            versions=self.versions,
-            message=" ".join(self.notes),
+            bound=self._bound(solution),
+            counts={"nodes": self.solves.nodes},
+            versions=self.solves.versions,
+            message=" ".join([*self.notes, *self.solves.notes]),
         )
+
+    def _bound(self, solution: Solution) -> float | None:
+        """The proven bound on the leader's objective: of the search, or of the relaxation that it started from."""
+        if not (self.proven and self.exact):
+            return None
+        lowest = self.floor[1] if self.floor is not None and self.floor[0] is self.program else -np.inf
+        return self.unit.back(max(lowest, solution.bound))
 
     def _or_first(self, solution: Solution) -> Solution:
         """The search's answer, or the point known before where the search comes back with none."""
@@ -98,15 +109,18 @@ class ExactRun:
 
     def _claim(self, solution: Solution) -> Claim:
         """What is known of the point: the search's bound must meet it, and every step before must have been exact."""
+        assert solution.values is not None
+        gap = abs(solution.objective - solution.bound) / largest_term(self.program, solution.values)
         if solution.status is not SolveStatus.OPTIMAL or not self.proven:
+            if not self.notes:
+                open_gap = f"at a relative gap of {gap:.2g}" if np.isfinite(gap) else "before it had any bound"
+                self.notes.append(f"The search ended {open_gap}: better points are not excluded.")
             return Claim.FEASIBLE
         if not self.exact:
             self.notes.append(
-                "A follower has nonlinear constraints, and multipliers need not exist at the optimum: the point "
-                "is stationary, and better ones without multipliers are not excluded."
+                f"{self.doubt}: the point is stationary, and better ones that have no multipliers are not excluded."
             )
             return Claim.STATIONARY
-        gap = abs(solution.objective - solution.bound) / max(1.0, abs(solution.objective))
         if not gap <= CLAIM_GAP:
             self.notes.append(
                 f"The search stopped at a relative gap of {gap:.2g}: better points within it are not excluded."
@@ -166,8 +180,9 @@ class ExactRun:
             if reason is not None:
                 raise RefusedError(f"The mode does not take this problem: {reason}. Use complementarity=sos1 for it.")
             chain = chain.then(step)
-            if isinstance(step, StrongDuality) and step.largest > TRUSTED:
-                self._too_large(step.largest)
+        for step in steps:
+            if isinstance(step, StrongDuality) and not plan.pairs("bigm"):
+                self._trust(step.largest, chain.target)
         return chain
 
     def _search_once(self, chain: Chain, start: np.ndarray | None, *, watch: bool, tight: bool) -> Solution:
@@ -184,11 +199,13 @@ class ExactRun:
         self._note(fault)
         return clean
 
-    def _too_large(self, bound: float) -> None:
-        self._note(
-            f"A bound of {bound:.2g} is proven, but too large for the backend's tolerances: a binary that is "
-            "nearly 0 lets a multiplier through. complementarity=sos1 needs no bounds."
-        )
+    def _trust(self, bound: float, target: Program) -> None:
+        """Nothing is proven with a bound that is too large for the backend's tolerances."""
+        if bound > (most := self.solves.trusted(target)):
+            self._note(
+                f"A bound of {bound:.2g} is proven, but too large for the backend's tolerances (more than {most:.2g}): "
+                "a binary that is nearly 0 lets a multiplier through. complementarity=sos1 needs no bounds."
+            )
 
     def _note(self, fault: str) -> None:
         if fault:
@@ -197,54 +214,32 @@ class ExactRun:
 
     def _search(self, chain: Chain, start: np.ndarray | None, *, watch: bool, tight: bool = False) -> Solution:
         target: Program = chain.target
-        solution = self._solve(target, start, watch=watch, tight=tight)
-        if solution.status in (SolveStatus.UNBOUNDED, SolveStatus.INFEASIBLE_OR_UNBOUNDED):
-            solution, unbounded = bounded(target, self._solve)
-            if unbounded or (solution.status is SolveStatus.OTHER_LIMIT and self._has_ray(chain, solution)):
-                return Solution(SolveStatus.UNBOUNDED)
-        return solution
+        self.solves.meant = self.solves.meant or pick(target, self.options.backend).name
+        if not np.isneginf(self._floor(chain)):
+            solution = self.solves.solve(target, start, watch=watch, tight=tight)
+            if solution.status not in (SolveStatus.UNBOUNDED, SolveStatus.INFEASIBLE_OR_UNBOUNDED):
+                return solution
 
-    @staticmethod
-    def _has_ray(chain: Chain, solution: Solution) -> bool:
-        """Whether the piece of the optimality system on which a point lies is unbounded.
+        def solve(program: Program) -> Solution:
+            known = start is not None and program.violation(start) <= 1e-6
+            return self.solves.solve(program, start if known else None, watch=watch, tight=tight)
 
-        Rows that stand for pairs (strong duality) hide what is a ray there.
-        """
-        if solution.values is None:
-            return False
-        rest = piece(chain.stages[1], chain.invert(solution.values, to=1))
-        return Highs().accepts(rest) is None and Highs().solve(rest).status is SolveStatus.UNBOUNDED
+        def look(values: np.ndarray) -> tuple[bool, float | None]:
+            return examine(chain.stages[1], chain.invert(values, to=1), self.context.remaining)
 
-    def _solve(
-        self, target: Program, start: np.ndarray | None = None, *, watch: bool = False, tight: bool = False
-    ) -> Solution:
-        backend = pick(target, self.options.backend)
-        try:
-            solution = self._solve_by(backend, target, start, watch=watch, tight=tight)
-        except BackendError:
-            if self.options.backend != "auto" or backend.name == "scip":
-                raise
-            solution = Solution(SolveStatus.ERROR)
-        if solution.status is SolveStatus.ERROR and self.options.backend == "auto" and backend.name != "scip":
-            self.context.report("phase", message=f"{backend.name} failed, trying scip")
-            solution = self._solve_by(pick(target, "scip"), target, start, watch=watch, tight=tight)
-        return solution
+        found = probed(target, solve, look)
+        self._note(found.doubt)
+        return Solution(SolveStatus.UNBOUNDED) if found.unbounded else found.solution
 
-    def _solve_by(
-        self, backend: Backend, target: Program, start: np.ndarray | None, *, watch: bool, tight: bool
-    ) -> Solution:
-        self.versions[backend.name] = backend.version()
-        extra = {"numerics/feastol": tight_feastol(target)} if tight and backend.name == "scip" else {}
-        how = settings(
-            self.context,
-            self.program.leader,
-            gap=self.options.gap,
-            options={**extra, **self.options.backend_options},
-            start=start,
-        )
-        solution = backend.solve(target, how if watch else replace(how, progress=None))
-        self.nodes += solution.nodes
-        return solution
+    def _floor(self, chain: Chain) -> float:
+        """A proven lower bound of the leader's objective over the relaxation that the search starts from."""
+        program: BilevelProgram = chain.stages[0]
+        if self.floor is None or self.floor[0] is not program:
+            priced = {d.column for d in program.duals}
+            bare = priced.isdisjoint(program.leader.objective.columns)
+            relaxed: Program = program.high_point() if bare else chain.stages[1]
+            self.floor = program, floor(relaxed, self.context.remaining)
+        return self.floor[1]
 
     def _search_big_m(
         self,
@@ -282,7 +277,7 @@ class ExactRun:
             self.context.report("phase", message=f"enlarging {len(touched)} bound(s) that were leaned on")
             bounds = enlarge(bounds, derived, touched)
         open_bounds = unproven(bounds)
-        if leaning and self._has_ray(longer, solution):  # pyright: ignore[reportPossiblyUnboundVariable]
+        if leaning and solution.values is not None and ray(chain.stages[1], longer.invert(solution.values, to=1)):  # pyright: ignore[reportPossiblyUnboundVariable]
             return Solution(SolveStatus.UNBOUNDED)
         if open_bounds:
             self.proven = False
@@ -292,8 +287,9 @@ class ExactRun:
                 + ": better points may be cut off. complementarity=sos1 needs no bounds."
             )
         largest = max((max(b.multiplier, b.slack) for b in bounds), default=0.0)
-        if not open_bounds and largest > TRUSTED:
-            self._too_large(largest)
+        largest = max([largest, *(step.largest for step in longer.steps if isinstance(step, StrongDuality))])  # pyright: ignore[reportPossiblyUnboundVariable]
+        if not open_bounds:
+            self._trust(largest, longer.target)  # pyright: ignore[reportPossiblyUnboundVariable]
         clean, fault = self._cleaned(longer, solution)  # pyright: ignore[reportPossiblyUnboundVariable]
         self._note(fault)
         return clean
@@ -305,7 +301,10 @@ class ExactRun:
         system: Program = chain.stages[1]
         values = chain.invert(solution.values, to=1)
         clean = polish(system, values, self.context.remaining())
-        shown = self.program.leader.in_users_sense
+
+        def shown(value: float) -> float:
+            return self.program.leader.in_users_sense(self.unit.back(value))
+
         if clean is None or clean.values is None:
             loose = max((min(abs(values[i]), abs(values[j])) for i, j in system.complementarities), default=0.0)
             fault = (
@@ -314,7 +313,7 @@ class ExactRun:
             )
             return replace(solution, values=chain.invert(solution.values)), fault if loose > TRACE else ""
         fault = ""
-        if abs(clean.objective - solution.objective) > AGREEMENT * max(1.0, abs(clean.objective)):
+        if abs(clean.objective - solution.objective) > AGREEMENT * largest_term(system, clean.values):
             fault = (
                 f"The search ended at {shown(solution.objective):.6g}, but that leaned on tolerances: with exact "
                 f"complementarity the same active constraints give {shown(clean.objective):.6g}."
@@ -328,12 +327,6 @@ class ExactRun:
                 "The leader's objective improves without end along a ray of bilevel feasible points.",
             )
         if solution.status is SolveStatus.INFEASIBLE:
-            if not self.exact:
-                return self._pointless(
-                    Termination.CONVERGED,
-                    "The optimality conditions have no solution. A follower has nonlinear constraints, so that "
-                    "does not prove the problem infeasible: its solutions may have no multipliers.",
-                )
             return self._infeasible()
         if solution.status in (SolveStatus.TIME_LIMIT, SolveStatus.OTHER_LIMIT, SolveStatus.INTERRUPTED):
             return self._pointless(_TERMINATIONS[solution.status], "No point was found before the stop.")
@@ -341,11 +334,20 @@ class ExactRun:
 
     def _infeasible(self) -> Result:
         """Infeasible within unproven bounds proves nothing: sets, which need no bounds, have the last word."""
+        plain = plainly_infeasible(self.program, self.context.remaining)
+        if plain is not None:
+            return self._pointless(*plain)
+        if not self.exact:
+            return self._pointless(
+                Termination.CONVERGED,
+                f"The optimality conditions have no solution, which proves no infeasibility. {self.doubt}.",
+            )
         exact = self
         if not self.proven:
             if self.options.backend == "highs" or not Scip().available().available:
                 return self._pointless(Termination.CONVERGED, "No point within the bounds tried. " + self.notes[-1])
-            exact = ExactRun(self.options.with_sets(), self.problem, self.context, exact=self.exact)
+            meant = self.solves.meant
+            exact = ExactRun(self.options.with_sets(), self.problem, self.context, doubt=self.doubt, meant=meant)
             if exact.solve_system(self.program).status is not SolveStatus.INFEASIBLE:
                 return self._pointless(
                     Termination.CONVERGED, "No point within the bounds tried, but complementarity=sos1 finds one."
@@ -353,10 +355,13 @@ class ExactRun:
         termination, message = why_infeasible(self.program, exact.solve_system, self.context.remaining)
         if exact is not self:
             message += " Confirmed with special ordered sets, since bounds could not be proven."
+            self.solves.notes += [n for n in exact.solves.notes if n not in self.solves.notes]
         return self._pointless(termination, message)
 
     def _pointless(self, termination: Termination, message: str) -> Result:
-        return without_point(termination, self.context, message, counts={"nodes": self.nodes}, versions=self.versions)
+        message = " ".join([message, *self.solves.notes])
+        counts, versions = {"nodes": self.solves.nodes}, self.solves.versions
+        return without_point(termination, self.context, message, counts=counts, versions=versions)
 
 
 def _with_cutoff(program: BilevelProgram, system: Program, start: np.ndarray | None) -> Program:
@@ -365,7 +370,7 @@ def _with_cutoff(program: BilevelProgram, system: Program, start: np.ndarray | N
     if start is None:
         return relaxed
     worst = system.objective.evaluate(start)
-    cut = Row("cutoff", relaxed.objective, upper=worst + 1e-6 * max(1.0, abs(worst)))
+    cut = Row("cutoff", relaxed.objective, upper=worst + 1e-6 * largest_term(system, start))
     return replace(relaxed, rows=(*relaxed.rows, cut))
 
 

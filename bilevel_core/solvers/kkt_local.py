@@ -32,6 +32,7 @@ from bilevel_core.solvers.assemble import with_point, without_point
 from bilevel_core.solvers.kkt_modes import Plan, make_plan
 from bilevel_core.solvers.single_level import piece, polish
 from bilevel_core.solvers.start import first_point
+from bilevel_core.solvers.units import largest_term, restated
 from bilevel_core.traits import derive_traits
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class LocalRun:
         self.options = options
         self.problem = problem
         self.context = context
-        self.program = problem.program()
+        self.program, self.unit = restated(problem.program())
         if has_cones(self.program):
             raise RefusedError(
                 "A follower has second-order cones, and the optimality conditions that local modes use have no "
@@ -99,9 +100,9 @@ class LocalRun:
                 if found is None:
                     continue
                 worth = self.system.objective.evaluate(found)
-                if worth < value - BETTER * max(1.0, abs(worth)):
+                if worth < value - BETTER * largest_term(self.system, found):
                     best, value = found, worth
-                    shown = self.program.leader.in_users_sense(worth)
+                    shown = self.program.leader.in_users_sense(self.unit.back(worth))
                     self.context.report("incumbent", objective=shown, bound=None, start=number)
         except KeyboardInterrupt:
             if best is None:
@@ -211,7 +212,7 @@ class LocalRun:
                     complete = False
                     continue
                 there = self.system.objective.evaluate(answer)
-                if there < worth - BETTER * max(1.0, abs(worth)):
+                if there < worth - BETTER * largest_term(self.system, answer):
                     best, worth = answer, there
             if best is values:
                 return values, complete

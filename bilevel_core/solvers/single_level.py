@@ -15,6 +15,7 @@ from bilevel_core.errors import BackendError, MissingError, RefusedError
 from bilevel_core.plugins.registry import get_registry
 from bilevel_core.program import Level, Program
 from bilevel_core.run import RunContext
+from bilevel_core.solvers.units import Unit, largest_term
 
 PREFERRED = ("highs", "scip")
 
@@ -55,15 +56,19 @@ def settings(
     gap: float | None = None,
     options: Mapping[str, Any] | None = None,
     start: np.ndarray | None = None,
+    unit: Unit | None = None,
 ) -> SolveSettings:
-    """Settings that report to the run. ``level`` is the leader: figures are shown in its sense."""
+    """Settings that report to the run. ``level`` is the leader: figures are shown in its sense, and with ``unit``, in
+    which its objective was restated, as those of the objective given.
+    """
     best: list[float] = []
+    back = (unit or Unit()).back
 
     def progress(objective: float | None, bound: float | None, nodes: int) -> bool:
-        shown = None if bound is None else level.in_users_sense(bound)
+        shown = None if bound is None else level.in_users_sense(back(bound))
         if objective is None:
             return context.report("iteration", objective=None, bound=shown, nodes=nodes)
-        value = level.in_users_sense(objective)
+        value = level.in_users_sense(back(objective))
         improved = not best or objective < best[-1] - 1e-9 * abs(best[-1])
         if improved:
             best.append(objective)
@@ -94,7 +99,7 @@ def polish(program: Program, values: np.ndarray, time_limit: float | None = None
     seconds = 30.0 if time_limit is None else min(30.0, max(1.0, time_limit))
     best: Solution | None = None
     before = max(1e-9, program.violation(values))
-    for choice in (_largest, _first_nonzero):
+    for choice in PIECES:
         rest = piece(program, values, choice)
         for backend in (Highs(), Ipopt()):
             if backend.accepts(rest) is not None:
@@ -107,7 +112,7 @@ def polish(program: Program, values: np.ndarray, time_limit: float | None = None
                 continue
             if best is None or found.objective < best.objective:
                 best = found
-            if found.objective <= program.objective.evaluate(values) + 1e-7 * max(1.0, abs(found.objective)):
+            if found.objective <= program.objective.evaluate(values) + 1e-7 * largest_term(program, values):
                 return best  # as good as it was: nothing more to gain
         if best:
             break
@@ -126,13 +131,23 @@ TRACE = 1e-12
 """Up to this a column of a pair counts as exactly zero."""
 
 
+PIECES = (_largest, _first_nonzero)
+"""Ways to say which column of a pair or set differs from zero at a point, in the order in which to try them."""
+
+
 def piece(
-    program: Program, values: np.ndarray, choice: Callable[[np.ndarray, tuple[int, ...]], int] = _largest
+    program: Program,
+    values: np.ndarray,
+    choice: Callable[[np.ndarray, tuple[int, ...]], int] = _largest,
+    *,
+    integers: bool = True,
 ) -> Program:
-    """The part of a program on which a point lies: integers fixed, and of each pair or set one column left free."""
+    """The part of a program on which a point lies: of each pair or set one column left free, integers fixed (unless
+    ``integers`` says otherwise).
+    """
     fixed: dict[int, float] = {}
     for i, c in enumerate(program.columns):
-        if c.integer:
+        if c.integer and integers:
             fixed[i] = float(round(values[i]))
     for z, value, k in program.indicators:
         if round(values[z]) == value:

@@ -13,6 +13,7 @@ from bilevel_core.program.expression import Call, Expression, differentiate, wal
 from bilevel_core.program.expression import columns as expression_columns
 from bilevel_core.sampling.space import Continuous
 from bilevel_core.traits.interval import convex_over
+from bilevel_core.traits.slopes import finite_slopes
 
 CONVEX = "convex-followers"
 """Structure that a problem type declares whose followers are proven to be convex, integrality apart."""
@@ -33,6 +34,8 @@ class FollowerTraits:
             ``nonlinear`` (convexity not known) in its own variables.
         constraints: the same for the worst of its constraints.
         matrix_varies: whether constraint coefficients of its own variables depend on the leader's.
+        smooth: whether the slopes of its objective are proven finite wherever the objective is (not so ``sqrt(y)`` at
+            0); where they are not, an optimal answer need not satisfy the optimality conditions.
     """
 
     name: str
@@ -42,6 +45,7 @@ class FollowerTraits:
     objective: str
     constraints: str
     matrix_varies: bool = False
+    smooth: bool = True
 
     @property
     def convex(self) -> bool | None:
@@ -247,6 +251,7 @@ def _follower(program: BilevelProgram, follower: Level) -> FollowerTraits:
         objective=objective,
         constraints=constraints,
         matrix_varies=varies,
+        smooth=finite_slopes(follower.objective, program.columns, own_set),
     )
 
 

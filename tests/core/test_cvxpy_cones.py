@@ -175,3 +175,29 @@ def test_a_robust_portfolio() -> None:
     value, point = solved(problem)
     assert best - 2e-3 < value < best + 1e-5
     assert bl.verify(problem, *problem.point(point)).verdict == "verified"
+
+
+@pytest.mark.parametrize("name", ["t", "cone"])
+def test_rows_are_told_apart_by_their_place_not_by_name(name: str) -> None:
+    """Constraints' labels need not be unique, nor differ from those of columns."""
+    plain = program()
+    follower = plain.followers[0]
+    for order in (follower.rows, follower.rows[::-1]):
+        rows = tuple(Row(name, r.function, r.lower, r.upper) for r in order)
+        named = BilevelProgram(plain.columns, plain.leader, (Level("follower", follower.objective, rows, (1, 2, 3)),))
+        text = ConicConditions().apply(named).text()
+        assert f"slack[{name}]: -x + y - slack[{name}] = 0" in text
+        assert "-t^2 + y^2 + z^2 <= 0" in text
+        assert f"stationarity[y]: -lambda[{name}] - z[{name},y] - 1 = 0" in text
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_label_shared_with_a_cone_drops_no_constraint(order: int) -> None:
+    """Least |y| with y1 + y2 >= x + 1 is (x + 1) / sqrt(2); the leader min 0.1 t - x has x = 2."""
+    x, y, t, p = cp.Variable(name="x"), cp.Variable(2, name="y"), cp.Variable(name="t"), cp.Parameter(name="p")
+    rows = [cp.norm(y, 2) <= t, y[0] + y[1] >= p + 1]
+    for row in rows:
+        row.label = "c"
+    lower = cp.Problem(cp.Minimize(t), rows[::order])
+    r = bl.solve(bl.CvxpyProblem(cp.Problem(cp.Minimize(-x + 0.1 * t), [x >= 0, x <= 2]), lower, {p: x}), time_limit=20)
+    assert r.upper_objective == pytest.approx(-2 + 0.3 / np.sqrt(2), abs=1e-4)
