@@ -3,7 +3,7 @@
 Problem types produce it, reductions transform it, backends solve it. It knows nothing of any of them.
 """
 
-from bilevel_core.program.convexity import positive_semidefinite
+from bilevel_core.program.convexity import positive_definite, positive_semidefinite
 from bilevel_core.program.expression import Expression
 from bilevel_core.program.function import Function, collect, linear, total
 from bilevel_core.program.program import INF, BilevelProgram, Dual, Level, Program, Row, Variable, append_columns
@@ -21,6 +21,7 @@ __all__ = [
     "append_columns",
     "collect",
     "linear",
+    "positive_definite",
     "positive_semidefinite",
     "total",
 ]

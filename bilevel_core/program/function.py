@@ -19,6 +19,8 @@ from bilevel_core.program.expression import Expression, Vector
 
 Pair = tuple[int, int]
 K = TypeVar("K")
+RESIDUE = 4.0 * np.finfo(float).eps
+"""What is left of two terms of one monomial, relative to them, when they cancel but for rounding."""
 
 
 @dataclass(frozen=True)
@@ -241,6 +243,12 @@ def linear(coefficients: Mapping[int, float], constant: float = 0.0) -> Function
     return Function(constant, _clean(dict(coefficients)))
 
 
+def _added(a: float, b: float) -> float:
+    """The sum; zero where two terms cancel up to their own rounding, which would pass for curvature."""
+    out = a + b
+    return 0.0 if abs(out) <= RESIDUE * abs(b) else out
+
+
 def total(functions: Iterable[Function]) -> Function:
     """The sum of many functions in one pass."""
     constant = 0.0
@@ -252,7 +260,10 @@ def total(functions: Iterable[Function]) -> Function:
         for i, c in f.linear.items():
             lin[i] = lin.get(i, 0.0) + c
         for p, c in f.quadratic.items():
-            quad[p] = quad.get(p, 0.0) + c
+            if p in quad:
+                quad[p] = _added(quad[p], c)
+            else:
+                quad[p] = c
         if f.nonlinear is not None:
             rest.append(f.nonlinear)
     return Function(constant, _clean(lin), _clean(quad), ex.add(*rest) if rest else None)

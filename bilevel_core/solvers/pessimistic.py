@@ -16,8 +16,8 @@ from bilevel_core.backends import SolveSettings, SolveStatus
 from bilevel_core.backends.face import natural_scale, optimal_face
 from bilevel_core.errors import RefusedError
 from bilevel_core.problems.base import AlgebraicProblem, Group, Residuals
-from bilevel_core.program import BilevelProgram, Function, Program, Row
-from bilevel_core.reductions.pessimistic import Pessimistic, attained, matters
+from bilevel_core.program import BilevelProgram, Function, Program, Row, Variable
+from bilevel_core.reductions.pessimistic import Pessimistic, attained, matters, unique
 from bilevel_core.result import Claim, Result, Termination
 from bilevel_core.run import RunContext
 from bilevel_core.solvers.assemble import with_point, without_point
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 AGREEMENT = 1e-5
 """Relative difference between the search's value and the worst answer's at its x that is put down to tolerances."""
 NEARLY = 1e-6
-"""Answers whose objectives differ by this (relative, at least absolute) are hardly told apart by a follower."""
+"""Answers whose objectives differ by this, relative to its largest term over all x, are hardly told apart."""
 JUMP = 1e-3
 """Where nearly optimal answers are worse for the leader by more than this (relative), its value rests on a hair."""
 EXACT = 1e-8
@@ -89,7 +89,7 @@ def run_pessimistic(options: KKT, problem: AlgebraicProblem, context: RunContext
 
     Args:
         options: of `kkt`; all but ``response`` hold for the search.
-        problem: one with linear followers.
+        problem: one with linear followers, or followers whose answers are known to be unique.
         context: of the run.
 
     Returns:
@@ -101,9 +101,11 @@ def run_pessimistic(options: KKT, problem: AlgebraicProblem, context: RunContext
     """
     plain = replace(options, response="optimistic")
     program = problem.program()
-    reduction = Pessimistic()
+    reduction = Pessimistic(problem.hidden_columns())
     if not matters(program) and not program.duals:
         return plain.run(problem, context)  # all answers are alike to the leader
+    if unique(program):
+        return _unique(plain, problem, context)
     reason = reduction.accepts(program)
     if reason is not None:
         raise RefusedError(
@@ -117,7 +119,7 @@ def run_pessimistic(options: KKT, problem: AlgebraicProblem, context: RunContext
     context.report("phase", message="pessimistic: an adversary chooses among the followers' optimal answers")
     found = plain.run(derived, context)
     if not found.has_point:
-        return _pointless(program, found, context)
+        return _pointless(program, derived.program(), found, context)
     values = reduction.invert(derived.vector(found.x, found.y))
     worst = _worst_answer(program, values, context)
     if worst is None:
@@ -131,6 +133,16 @@ def run_pessimistic(options: KKT, problem: AlgebraicProblem, context: RunContext
             versions=found.versions,
         )
     return _result(problem, worst, found, context)
+
+
+def _unique(plain: KKT, problem: AlgebraicProblem, context: RunContext) -> Result:
+    """Where answers are unique, pessimists and optimists have one solution."""
+    verdict = plain.accepts(derive_traits(problem))
+    if isinstance(verdict, Refused):
+        raise RefusedError(f"kkt with response=pessimistic does not take this problem: {verdict.reason}.")
+    found = plain.run(problem, context)
+    note = "The followers are strictly convex, so their answers are unique: the worst is the best."
+    return replace(found, message=f"{note} {found.message}".strip()) if found.has_point else found
 
 
 def _result(problem: AlgebraicProblem, worst: _Worst, found: Result, context: RunContext) -> Result:
@@ -195,7 +207,8 @@ def _worst_answer(program: BilevelProgram, values: np.ndarray, context: RunConte
             return _Worst(values, math.nan)  # cut short, or infeasible within rounding: the check has the last word
         excess = alone.objective.evaluate(values[list(own)]) - best.objective
         optimal = optimal and excess <= EXACT * natural_scale(alone.objective, best.values)
-        room = Row("nearly", alone.objective, upper=best.objective + NEARLY * max(1.0, abs(best.objective)))
+        unit = 1.0 / (_unit(program, k, values, best.values) or 1.0)
+        room = Row("nearly", alone.objective.scaled(unit), upper=unit * best.objective + NEARLY)
         to = {mine: position[c] for mine, c in enumerate(own)}
         for rows, last in ((exact, optimal_face(alone, best.objective, best.values)), (nearly, (room,))):
             rows += [replace(r, function=r.function.renumbered(to)) for r in (*alone.rows, *last)]
@@ -206,6 +219,26 @@ def _worst_answer(program: BilevelProgram, values: np.ndarray, context: RunConte
     kept = values if optimal and math.isclose(here, there, rel_tol=1e-7, abs_tol=1e-7) else answer
     close = _worst_within(program, values, nearly, context)
     return _Worst(kept, math.nan if close is None else program.leader.objective.evaluate(close))
+
+
+def _unit(program: BilevelProgram, k: int, values: np.ndarray, answer: np.ndarray) -> float:
+    """The largest term with own variables of a follower's objective, in whatever unit that counts.
+
+    Every variable is taken at its value or, where that is larger, at 1 or the largest bound below: at an x where a
+    coefficient nearly vanishes the follower is nearly indifferent, which must not make the term small.
+    """
+    follower = program.followers[k]
+    own = dict(zip(follower.columns, np.abs(answer).tolist(), strict=True))
+    reach: dict[int, float] = {}
+    for i in follower.objective.columns:
+        bound = max(abs(program.columns[i].lower), abs(program.columns[i].upper))
+        reach[i] = max(abs(float(values[i])), own.get(i, 0.0), min(1.0, bound))
+    f = follower.objective
+    terms = [abs(c) * reach[i] for i, c in f.linear.items() if i in own]
+    terms += [abs(c) * reach[i] * reach[j] for (i, j), c in f.quadratic.items() if i in own or j in own]
+    if f.nonlinear is not None:
+        terms.append(abs(f.evaluate(values)))
+    return max(terms, default=0.0)
 
 
 def _worst_within(
@@ -225,38 +258,47 @@ def _worst_within(
     return out
 
 
-def _pointless(program: BilevelProgram, found: Result, context: RunContext) -> Result:
+def _pointless(program: BilevelProgram, derived: BilevelProgram, found: Result, context: RunContext) -> Result:
     """The end of the search in terms of the user's problem."""
     termination, message = found.termination, found.message
-    if termination is Termination.INFEASIBLE:
-        message = (
-            "No choice of the leader's satisfies its constraints at every optimal answer of the followers, or the "
-            "followers have no feasible answer together with the leader's own constraints."
-        )
-    elif termination is Termination.UNBOUNDED:
-        message = "The leader's objective improves without end, even with the worst of the followers' optimal answers."
-    elif termination is Termination.LOWER_UNBOUNDED:
-        if _follower_unbounded(program, context):
-            message = "A follower is unbounded: its objective has no optimum over its constraints."
+    if termination in (Termination.INFEASIBLE, Termination.LOWER_UNBOUNDED):
+        if _never_answered(program, derived, context):
+            termination = Termination.LOWER_UNBOUNDED
+            message = (
+                "A follower is unbounded wherever it is feasible: its objective has no optimum over its constraints."
+            )
         else:
+            endless = termination is Termination.LOWER_UNBOUNDED
             termination = Termination.INFEASIBLE
             message = (
                 "Whatever the leader does, among the followers' optimal answers are some that make its objective worse "
                 "without end, or break its constraints."
+                if endless
+                else "No choice of the leader's satisfies its constraints at every optimal answer of the followers, or "
+                "the followers have no optimal answer together with the leader's own constraints."
             )
+    elif termination is Termination.UNBOUNDED:
+        message = "The leader's objective improves without end, even with the worst of the followers' optimal answers."
     return replace(
         without_point(termination, context, message, counts=found.counts), versions=found.versions, claim=found.claim
     )
 
 
-def _follower_unbounded(program: BilevelProgram, context: RunContext) -> bool:
-    relaxed = replace(program.high_point(), objective=Function())
-    point = pick(relaxed).solve(relaxed, SolveSettings(time_limit=context.remaining())).values
-    if point is None:
-        return False
-    for k in range(len(program.followers)):
-        alone, _ = program.follower_at(k, point)
-        status = pick(alone).solve(alone, SolveSettings(time_limit=context.remaining())).status
-        if status in (SolveStatus.UNBOUNDED, SolveStatus.INFEASIBLE_OR_UNBOUNDED):
-            return True
-    return False
+def _never_answered(program: BilevelProgram, derived: BilevelProgram, context: RunContext) -> bool:
+    """Whether the followers have feasible answers at some x of the leader's, but never optimal ones: the reduced
+    problem's leader has no point although there is one without the rows that say that no follower is unbounded.
+    """
+    lower = set(program.lower_columns)
+    adversaries = {i for level in derived.followers for i in level.columns}
+    plain = [r for r in program.leader.rows if r.function.columns.isdisjoint(lower)]
+    plain += [r for f in program.followers for r in f.rows]
+    bounded = [r for r in derived.leader.rows if r.function.columns.isdisjoint(adversaries)]
+
+    def empty(columns: tuple[Variable, ...], rows: list[Row]) -> bool | None:
+        goal = Program(columns, Function(), tuple(rows))
+        found = pick(goal).solve(goal, SolveSettings(time_limit=context.remaining()))
+        if found.values is not None:
+            return False
+        return True if found.status is SolveStatus.INFEASIBLE else None
+
+    return empty(program.columns, plain) is False and empty(derived.columns, bounded) is True

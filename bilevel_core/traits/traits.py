@@ -239,7 +239,7 @@ def _follower(program: BilevelProgram, follower: Level) -> FollowerTraits:
         for r in follower.rows
     )
     objective = curvature(follower.objective, own_set, program.columns)
-    constraints = _worst(_row_curvature(r, own_set, program.columns) for r in follower.rows)
+    constraints = _worst(row_curvature(r, own_set, program.columns) for r in follower.rows)
     if CONVEX in program.structure:
         # Proven where the problem was stated, by rules that its expanded form no longer shows.
         objective, constraints = ("convex" if kind == "nonlinear" else kind for kind in (objective, constraints))
@@ -284,7 +284,7 @@ def _linear_in(node: Expression, own: frozenset[int]) -> bool:
     return True
 
 
-def _row_curvature(row: Row, own: frozenset[int], columns: Sequence[Variable]) -> str:
+def row_curvature(row: Row, own: frozenset[int], columns: Sequence[Variable]) -> str:
     """The class of a row as a constraint: a finite upper bound needs its function convex, a lower one concave."""
     above = curvature(row.function, own, columns) if math.isfinite(row.upper) else None
     below = curvature(-row.function, own, columns) if math.isfinite(row.lower) else None

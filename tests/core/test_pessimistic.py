@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import cvxpy as cp
 import numpy as np
 import pyomo.environ as pyo
 import pytest
@@ -14,7 +15,7 @@ import bilevel_core as bl
 from bilevel_core.program import BilevelProgram, Function, Level, Row, Variable
 from bilevel_core.reductions import Chain
 from bilevel_core.reductions.kkt import OptimalityConditions
-from bilevel_core.reductions.pessimistic import Pessimistic
+from bilevel_core.reductions.pessimistic import Pessimistic, unique
 from bilevel_core.verification import check
 
 from .models import bard_511, quadratic_follower, tied_follower
@@ -49,9 +50,13 @@ leader: minimise x + 2 y (worst)
   both:lower: x + y (worst for both:lower) >= 1
   sum: -x + y + z <= 1
   top: z <= 1
+  y:not unbounded: -multiplier of sum >= 0
+  z:not unbounded: -multiplier of sum - multiplier of top >= 1
   x in [0, 2] real
   y in [0, inf] real
   z in [0, inf] real
+  multiplier of sum in [-inf, 0] real
+  multiplier of top in [-inf, 0] real
 worst: minimise -x - 2 y (worst)
   sum: -x + y (worst) + z (worst) <= 1
   top: z (worst) <= 1
@@ -84,7 +89,7 @@ def test_adversaries_as_text() -> None:
 
 
 def test_the_chain_says_what_is_not_taken() -> None:
-    program = bl.PyomoProblem(quadratic_follower()).program()
+    program = bl.PyomoProblem(flat_quadratic()).program()
     with pytest.raises(ValueError, match=r"Pessimistic: the objective of follower 'follower' is not linear"):
         Chain(program).then(Pessimistic())
 
@@ -204,11 +209,15 @@ def test_a_worst_value_that_is_attained_although_it_jumps() -> None:
     assert r.upper_objective == pytest.approx(0.0, abs=1e-6)
 
 
-def test_quadratic_and_integer_followers_are_refused_and_their_risk_is_reported() -> None:
-    with pytest.raises(bl.RefusedError, match="not linear"):
-        bl.solve(quadratic_follower(), solver="kkt", options=PESSIMISTIC)
+def flat_quadratic() -> pyo.ConcreteModel:
+    """A convex quadratic follower with many optimal answers."""
     m = trade_off()
     m.follower.objective.expr = (m.follower.y + m.follower.z) ** 2
+    return m
+
+
+def test_quadratic_followers_with_several_answers_are_refused_and_their_risk_is_reported() -> None:
+    m = flat_quadratic()
     with pytest.raises(bl.RefusedError, match="not linear"):
         bl.solve(m, solver="kkt", options=PESSIMISTIC)
     r = bl.solve(m, solver="kkt")
@@ -218,6 +227,98 @@ def test_quadratic_and_integer_followers_are_refused_and_their_risk_is_reported(
     problem = bl.PyomoProblem(m)
     c = check(problem, problem.vector({"x": 2.0}, {"y": 3.0, "z": 0.0}), response="pessimistic")
     assert c.verdict == "verified"
+
+
+def test_strictly_convex_followers_have_one_answer() -> None:
+    """Shimizu, Ishizuka and Bard: the follower's Hessian is 2; F* = 17 at (1, 0) is that of the optimistic problem."""
+    optimistic = bl.solve(quadratic_follower(), solver="kkt")
+    r = bl.solve(quadratic_follower(), solver="kkt", options=PESSIMISTIC)
+    assert r.status == "optimal"
+    assert r.upper_objective == pytest.approx(optimistic.upper_objective)
+    assert "unique" in r.message
+
+
+def test_what_the_leader_sees_must_be_unique() -> None:
+    m = trade_off()
+    # y is unique, z is anything from x + 1 - y on.
+    m.follower.objective.expr = (m.follower.y - m.x) ** 2
+    assert unique(bl.PyomoProblem(m).program())
+    r = bl.solve(m, solver="kkt", options=PESSIMISTIC)
+    assert r.status == "optimal"
+    assert r.upper_objective == pytest.approx(-2.0, abs=1e-5)
+    m.objective.expr += m.follower.z
+    assert not unique(bl.PyomoProblem(m).program())
+    with pytest.raises(bl.RefusedError, match="not linear"):
+        bl.solve(m, solver="kkt", options=PESSIMISTIC)
+
+
+def test_a_follower_that_is_unbounded_at_some_x() -> None:
+    """At x = 1 the follower is unbounded, at x = 0 its only answer is z = 0: -x + z is 0."""
+    m = pyo.ConcreteModel()
+    m.x = pyo.Var(domain=pyo.Binary)
+    m.f = bl.Follower()
+    m.f.y, m.f.z = pyo.Var(bounds=(0, None)), pyo.Var(bounds=(0, 1))
+    m.f.objective = pyo.Objective(expr=-m.x * m.f.y + m.f.z)
+    m.objective = pyo.Objective(expr=-m.x + m.f.z)
+    r = bl.solve(m, solver="kkt", options=PESSIMISTIC)
+    assert r.status == "optimal"
+    assert r.upper_objective == pytest.approx(0.0, abs=1e-8)
+    m.x.setlb(1)
+    assert bl.solve(m, solver="kkt", options=PESSIMISTIC).termination == "lower-unbounded"
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1e6])
+def test_a_follower_is_indifferent_in_whatever_unit_it_counts(unit: float) -> None:
+    m = jump()
+    m.follower.objective.expr = unit * m.x * m.follower.y
+    r = bl.solve(m, solver="kkt", options=PESSIMISTIC)
+    assert r.status == "feasible"
+    assert "not be attained" in r.message
+
+
+def absolute(*, own: bool) -> bl.CvxpyProblem:
+    """min |y1| + |y2| - 1.5 x over x in [0, 1], where all y >= 0 with y1 + y2 = x are optimal: -x / 2, at x = 1."""
+    x, y = cp.Variable(name="x", bounds=[0, 1]), cp.Variable(2, nonneg=True, name="y")
+    t, p = cp.Variable(name="t"), cp.Parameter(nonneg=True, name="p")
+    pieces = [a * y[0] + b * y[1] <= t for a in (1, -1) for b in (1, -1)]
+    upper = (
+        cp.Problem(cp.Minimize(t - 1.5 * x), pieces)
+        if own
+        else cp.Problem(cp.Minimize(cp.abs(y[0]) + cp.abs(y[1]) - 1.5 * x))
+    )
+    return bl.CvxpyProblem(upper, cp.Problem(cp.Minimize(0 * y[0]), [y[0] + y[1] == p]), leader={p: x})
+
+
+def test_the_largest_sum_is_not_the_sum_of_the_largest() -> None:
+    problem = absolute(own=False)
+    hidden = problem.hidden_columns()
+    assert Pessimistic(hidden).accepts(problem.program()) == (
+        "in the leader's problem an atom with a kink is applied to followers' variables (row 'leader:abs_2'), and the "
+        "worst value of a convex function is no linear program. Write it with a variable of the leader's own that is "
+        "at least every linear piece of the whole expression (t >= y + z, t >= y - z, ... for abs(y) + abs(z)), and "
+        "use that variable in its place"
+    )
+    with pytest.raises(bl.RefusedError, match="an atom with a kink"):
+        bl.solve(problem, solver="kkt", options=PESSIMISTIC)
+    assert bl.solve(problem, solver="kkt").upper_objective == pytest.approx(-0.5)
+
+
+def test_the_remedy_for_an_absolute_value() -> None:
+    r = bl.solve(absolute(own=True), solver="kkt", options=PESSIMISTIC)
+    assert r.status == "optimal"
+    assert r.upper_objective == pytest.approx(-0.5, abs=1e-7)
+    assert float(r.x["x"]) == pytest.approx(1.0)
+
+
+def test_atoms_of_the_leaders_variables_alone_stay_with_it() -> None:
+    x, y = cp.Variable(name="x", bounds=[0, 1]), cp.Variable(2, nonneg=True, name="y")
+    p = cp.Parameter(nonneg=True, name="p")
+    upper = cp.Problem(cp.Minimize(cp.abs(x - 0.25) + 0.5 * y[0]))
+    problem = bl.CvxpyProblem(upper, cp.Problem(cp.Minimize(0 * y[0]), [y[0] + y[1] == p]), leader={p: x})
+    r = bl.solve(problem, solver="kkt", options=PESSIMISTIC)
+    # |x - 1/4| + x / 2: least at x = 1/4.
+    assert r.status == "optimal"
+    assert r.upper_objective == pytest.approx(0.125, abs=1e-7)
 
 
 def test_games_and_multipliers_are_refused_by_name() -> None:
