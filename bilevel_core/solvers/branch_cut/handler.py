@@ -219,7 +219,6 @@ class Search:
     def _cut(self, values: np.ndarray, *, exact: bool) -> str:
         """Add a cut for the first follower that can be cut; "" where there is none."""
         cone: Cone | None = None
-        read = False
         for rival in self.rivals:
             if rival.interdiction is not None:
                 done = self._interdict(rival, values)
@@ -227,13 +226,14 @@ class Search:
                     return done
                 if not exact:
                     continue
-            if not read:
-                cone = self.tree.cone()
-                read = True
+            fresh = not rival.direct(values) and self.tree.at_root and rival.learn(values, exact=exact)
+            if not fresh and not rival.holds(values):
+                fresh = True
+                if not rival.learn(values, exact=exact):
+                    continue
+            cone = self.tree.cone() if cone is None else cone
             if cone is None:
                 return ""
-            directed = rival.direct(values)
-            fresh = not directed and self.tree.at_root and rival.learn(values, exact=exact)
             cut = rival.cut(cone)
             if cut is None and not fresh and rival.learn(values, exact=exact):
                 cut = rival.cut(cone)

@@ -88,6 +88,10 @@ class Rival:
         if self.policies.useful:
             self.policies.add(values, answer)
 
+    def holds(self, values: np.ndarray) -> bool:
+        """Whether a known set holds a point."""
+        return any(f.count and len(f.holding(values, 1)[0]) for f in self.families())
+
     def cut(self, cone: Cone) -> Cut | None:
         """The deepest cut that known sets give at a vertex; one without coefficients where the node is empty."""
         best: Cut | None = None

@@ -46,6 +46,11 @@ class ScipTree:
     def _build(self, seed: int) -> None:
         m, data = self.tree, self.model
         m.hideOutput()
+        off = self.scip.SCIP_PARAMSETTING.OFF
+        m.setPresolve(off)
+        # Their points are hardly ever bilevel feasible, and each costs a follower's solve; responses take their place.
+        m.setHeuristics(off)
+        m.setSeparating(self.scip.SCIP_PARAMSETTING.FAST)
         for name, value in {
             "misc/catchctrlc": False,
             "misc/usesymmetry": 0,
@@ -58,10 +63,6 @@ class ScipTree:
             "randomization/randomseedshift": seed % (2**31),
         }.items():
             m.setParam(name, value)
-        off = self.scip.SCIP_PARAMSETTING.OFF
-        m.setPresolve(off)
-        # Their points are hardly ever bilevel feasible, and each costs a follower's solve; responses take their place.
-        m.setHeuristics(off)
         for j in range(data.size):
             low = None if data.lower[j] == -np.inf else float(data.lower[j])
             up = None if data.upper[j] == np.inf else float(data.upper[j])
