@@ -15,6 +15,8 @@ from bilevel_core.solvers.branch_cut.answers import Answers
 from bilevel_core.solvers.branch_cut.mip import Mip
 from bilevel_core.solvers.branch_cut.model import Follower, LinearModel
 
+FEASIBLE = 1e-6
+
 
 class Interdiction:
     """The cuts of one follower that is interdicted.
@@ -49,8 +51,10 @@ class Interdiction:
         self._known: set[bytes] = set()
 
     def add(self, y: np.ndarray) -> tuple[np.ndarray, float] | None:
-        """The row ``coefficients v <= side`` of an answer; None where it is known."""
+        """The row ``coefficients v <= side`` of an answer; None where it is known, or no answer at all."""
         f = self.follower
+        if self._mip.violation(y) > FEASIBLE:
+            return None
         name = np.rint(y * 1e6).tobytes()
         if name in self._known:
             return None
@@ -58,7 +62,7 @@ class Interdiction:
         row = np.zeros(self._size)
         row[f.columns] = f.cost
         worth = f.cost * y
-        row[self._forbids[self._forbidden]] += worth[self._forbidden]
+        np.add.at(row, self._forbids[self._forbidden], worth[self._forbidden])  # one column may forbid several
         if len(self._sides) == len(self._coefficients):
             self._coefficients = np.concatenate([self._coefficients, np.empty_like(self._coefficients)])
         self._coefficients[len(self._sides)] = row

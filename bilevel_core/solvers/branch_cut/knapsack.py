@@ -18,13 +18,15 @@ class Knapsack:
         weight: shape (k,), whole and nonnegative.
         capacity: whole.
         row: number of the follower's row that is the knapsack.
+        barred: which items rows of the follower's own forbid whatever the others do, shape (k,).
     """
 
-    def __init__(self, follower: Follower, weight: np.ndarray, capacity: int, row: int) -> None:
+    def __init__(self, follower: Follower, weight: np.ndarray, capacity: int, row: int, barred: np.ndarray) -> None:
         self.follower = follower
         self.weight = weight.astype(np.int64)
         self.capacity = capacity
         self.row = row
+        self.barred = barred
 
     def answer(self, shift: np.ndarray) -> np.ndarray | None:
         """The best items where the other columns contribute ``shift`` to the rows; None where that is not a question
@@ -44,8 +46,8 @@ class Knapsack:
         return self.best(np.where(allowed, -f.cost, 0.0))
 
     def best(self, profit: np.ndarray) -> np.ndarray:
-        """The items of highest total profit, shape (k,); items without profit are left out."""
-        items = np.flatnonzero((profit > 0.0) & (self.weight <= self.capacity))
+        """The items of highest total profit, shape (k,); items without profit, and barred ones, are left out."""
+        items = np.flatnonzero((profit > 0.0) & (self.weight <= self.capacity) & ~self.barred)
         value = np.zeros(self.capacity + 1)
         taken = np.zeros((len(items), self.capacity + 1), dtype=bool)
         for n, j in enumerate(items):
@@ -83,4 +85,10 @@ def as_knapsack(f: Follower) -> Knapsack | None:
     whole = np.abs(scaled - np.rint(scaled)).max(initial=0.0) <= 1e-6
     if not whole or capacity < 0 or capacity * len(weight) > LARGEST:
         return None
-    return Knapsack(f, np.rint(scaled), capacity, row)
+    barred = np.zeros(len(weight), dtype=bool)
+    for i in np.flatnonzero((counts == 1) & (np.diff(f.others.indptr) == 0)):
+        most = f.row_upper[i] / f.own.data[f.own.indptr[i]]
+        if most < -1e-9:
+            return None  # no answer at all
+        barred[f.own.indices[f.own.indptr[i]]] |= most < 1.0 - 1e-9
+    return Knapsack(f, np.rint(scaled), capacity, row, barred)

@@ -47,7 +47,7 @@ class Follower:
     Attributes:
         name: for messages.
         columns: numbers of its columns, shape (k,).
-        cost: shape (k,).
+        cost: shape (k,), in a unit in which the largest is not small.
         lower, upper: bounds of its columns.
         integer: which of its columns are integer.
         matrix: its rows over all columns, shape (m, n).
@@ -133,7 +133,7 @@ class LinearModel:
 
     Attributes:
         names: of the columns.
-        cost, constant: the leader's objective.
+        cost, constant: the leader's objective. The search leaves the constant out.
         matrix, row_lower, row_upper: the rows of all levels (the high-point relaxation), shape (m, n).
         leader_rows: how many of them are the leader's; they come first. A follower's row without its own columns is
             one of these: where it fails there is no answer, whatever the follower does.
@@ -202,7 +202,10 @@ def build(program: BilevelProgram) -> LinearModel:
     matrix, low, up = matrix_of([*leaders, *followers_rows], n)
     followers = tuple(_follower(f, lower, upper, integer) for f in program.followers)
     linking = np.array(sorted({int(i) for f in followers for i in f.linking}), dtype=np.int64)
-    constant = program.leader.objective.constant
+    # What columns that cannot change contribute is a constant, and plays no part in tolerances.
+    settled = lower == upper
+    constant = program.leader.objective.constant + float(cost[settled] @ lower[settled])
+    cost[settled] = 0.0
     names = tuple(program.names)
     return LinearModel(names, cost, constant, matrix, low, up, len(leaders), lower, upper, integer, followers, linking)
 
@@ -223,7 +226,7 @@ def _follower(level: Level, lower: np.ndarray, upper: np.ndarray, integer: np.nd
     return Follower(
         level.name,
         columns,
-        np.array([level.objective.linear.get(i, 0.0) for i in level.columns], dtype=float),
+        _lifted(np.array([level.objective.linear.get(i, 0.0) for i in level.columns], dtype=float)),
         lower[columns],
         upper[columns],
         integer[columns],
@@ -233,6 +236,14 @@ def _follower(level: Level, lower: np.ndarray, upper: np.ndarray, integer: np.nd
         np.array(linking, dtype=np.int64),
         integer[linking],
     )
+
+
+def _lifted(cost: np.ndarray) -> np.ndarray:
+    """Costs times the power of ten that brings the largest to between 1 and 10, where it is below: what is optimal does
+    not depend on it, and tolerances of backends do.
+    """
+    largest = float(np.abs(cost).max(initial=0.0))
+    return cost if largest == 0.0 or largest >= 1.0 else cost * 10.0 ** math.ceil(-math.log10(largest))
 
 
 def with_worth(model: LinearModel) -> LinearModel:

@@ -14,7 +14,9 @@ from bilevel_core.solvers.branch_cut.mip import Mip
 from bilevel_core.solvers.branch_cut.model import LinearModel, Matrix, sp
 
 EXACT = 1e-9
-"""How far beyond its optimal value an answer may be and count as optimal, relative to its largest term."""
+"""How far beyond its optimal value an answer may be and count as optimal, relative to its largest term: of continuous
+columns, where there are any, since a term of integer ones is exact."""
+ROUNDING = 1e-15
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,11 @@ class Responses:
             if answer is None:
                 return None
             f = a.follower
-            largest = max(float(np.abs(f.cost * answer.y).max(initial=0.0)), float(np.abs(f.cost).max(initial=0.0)))
-            rooms.append(answer.value + (0.4 * f.step if f.step else EXACT * max(largest, 1e-9)))
+            moves = ~f.integer if not f.integer.all() else f.integer
+            terms = np.abs(f.cost * answer.y)
+            largest = max(float(terms[moves].max(initial=0.0)), float(np.abs(f.cost[moves]).max(initial=0.0)))
+            room = EXACT * max(largest, 1e-9) + ROUNDING * float(terms.sum())
+            rooms.append(answer.value + (0.4 * f.step if f.step else room))
         return self._worst(at, np.array(rooms)) if self._pessimistic else self._best(at, np.array(rooms))
 
     def _best(self, at: np.ndarray, rooms: np.ndarray) -> Response | None:

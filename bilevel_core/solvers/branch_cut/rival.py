@@ -38,7 +38,6 @@ class Rival:
         self.interdiction = None
         if forbids is not None:
             self.interdiction = Interdiction(model, follower, forbids, self.answers, hurry)
-        self._linking_rows = follower.sides.links
 
     def families(self) -> Iterator[Family]:
         """All families of its sets."""

@@ -59,6 +59,7 @@ class Run:
         self.leader = self.program.leader
         self.best: Response | None = None
         self.bound = -INF
+        self.offset = 0.0
         self.nodes = self.cuts = 0
         self.notes: list[str] = []
         self.tree: ScipTree | None = None
@@ -92,9 +93,11 @@ class Run:
         context = self.context
         context.report("phase", message="bounds of what links the levels")
         plain = bounded_linking(build(self.program), self.program, context)
+        # A constant would drown differences in tolerances that are relative to values.
+        self.offset, plain = plain.constant, replace(plain, constant=0.0)
         if endless(plain, self.program, context):
             self._endless = True
-            plain = replace(plain, cost=np.zeros(plain.size), constant=0.0)  # any point will do
+            plain = replace(plain, cost=np.zeros(plain.size))  # any point will do
         pessimistic = self.options.response == "pessimistic"
         model = with_worth(plain) if pessimistic else plain
         guard = self.options.epsilon or 0.0
@@ -145,14 +148,17 @@ class Run:
         self.best = response
         if self._endless:
             return
-        value, bound = self.leader.in_users_sense(response.value), self._shown_bound()
+        value, bound = self._shown(response.value), self._shown_bound()
         nodes = 0 if self.tree is None else self.tree.nodes
         cuts = 0 if self.tree is None else self.tree.cuts
         self.context.report("incumbent", objective=value, bound=bound, nodes=nodes, cuts=cuts)
         self._save()
 
     def _shown_bound(self) -> float | None:
-        return self.leader.in_users_sense(self.bound) if math.isfinite(self.bound) else None
+        return self._shown(self.bound) if math.isfinite(self.bound) else None
+
+    def _shown(self, value: float) -> float:
+        return self.leader.in_users_sense(value + self.offset)
 
     def _watch(self, objective: float | None, bound: float, nodes: int, cuts: int) -> bool:
         self.bound, self.nodes, self.cuts = max(self.bound, bound), nodes, cuts
@@ -162,7 +168,7 @@ class Run:
         self._told = now
         if now - self._saved > SAVED and self.best is not None:
             self._save()
-        value = None if objective is None else self.leader.in_users_sense(objective)
+        value = None if objective is None else self._shown(objective)
         gap = None
         if objective is not None and math.isfinite(bound):
             gap = (objective - bound) / max(1.0, abs(objective))
@@ -201,9 +207,6 @@ class Run:
             "response_solves": 0 if self.responses is None else self.responses.solves,
         }
 
-    def _versions(self) -> dict[str, str]:
-        return _versions()
-
     def _point(self, end: Termination) -> Result:
         assert self.best is not None
         value, notes = self.best.value, list(self.notes)
@@ -228,9 +231,9 @@ class Run:
             self.context,
             termination=end,
             claim=claim,
-            bound=bound,
+            bound=bound + self.offset,
             counts=self.counts,
-            versions=self._versions(),
+            versions=_versions(),
             message=" ".join(notes),
         )
 
@@ -241,7 +244,7 @@ class Run:
     def _pointless(self, end: Termination, message: str) -> Result:
         result = without_point(end, self.context, message, counts=self.counts)
         bound = self._shown_bound() if end is not Termination.INFEASIBLE else None
-        return replace(result, versions=self._versions(), bound=bound)
+        return replace(result, versions=_versions(), bound=bound)
 
     def _no_point(self, end: Termination) -> Result:
         if end is Termination.CONVERGED:
@@ -262,6 +265,11 @@ class Run:
         if not feasible(leader_rows=True):
             return Termination.INFEASIBLE, (
                 "No point satisfies the constraints of both levels, even without the followers' optimality."
+            )
+        if self.options.epsilon is not None and self._continuous():
+            return Termination.ERROR, (
+                f"No point was found whose x keeps {self.options.epsilon:g} away from where another answer of the "
+                "follower becomes feasible; nearer there may be some: try a smaller epsilon."
             )
         lower = set(self.program.lower_columns)
         coupling = [r.name for r in self.leader.rows if not r.function.columns.isdisjoint(lower)]
