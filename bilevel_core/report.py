@@ -113,7 +113,7 @@ def certificate_text(certificate: Certificate) -> str:
 def _solver(result: Result) -> str:
     """The solver with the options that differ from its defaults."""
     defaults = _defaults(result.solver)
-    told = {k: v for k, v in result.options.items() if k not in defaults or v != plain(defaults[k])}
+    told = {k: v for k, v in result.options.items() if k not in defaults or plain(v) != plain(defaults[k])}
     changed = ", ".join(f"{k}={v}" for k, v in told.items() if v not in (None, {}, ""))
     return f"{result.solver} ({changed})" if changed else result.solver
 

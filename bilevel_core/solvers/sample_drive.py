@@ -344,5 +344,4 @@ def joined(front: list[Outcome], new: Outcome) -> list[Outcome]:
     theirs = np.array([o.score.objectives for o in front]).reshape(len(front), len(mine))
     if (theirs <= mine).all(axis=1).any():
         return front
-    beaten = (mine <= theirs).all(axis=1)
-    return [*(o for o, gone in zip(front, beaten, strict=True) if not gone), new]
+    return [*(o for o, its in zip(front, theirs, strict=True) if not bool(np.all(mine <= its))), new]

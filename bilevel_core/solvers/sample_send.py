@@ -36,7 +36,6 @@ NO_ANSWER = (Termination.LOWER_INFEASIBLE, Termination.LOWER_UNBOUNDED)
 POLL = 0.2
 """Seconds between looks at the time while workers are busy."""
 
-_here = os.getpid()
 _lock = threading.Lock()
 _evaluations: OrderedDict[str, Evaluation] = OrderedDict()
 
@@ -112,8 +111,8 @@ def solve_tasks(reference: Reference, digest: str, tasks: tuple[Task, ...]) -> l
     with _lock:
         evaluation = _evaluations.get(digest)
     if evaluation is None:
-        _one_thread()
         evaluation = reference.build()
+        _one_thread()
     with _lock:
         _evaluations[digest] = evaluation
         _evaluations.move_to_end(digest)
@@ -161,16 +160,12 @@ def attempt(evaluation: Evaluation, task: Task, hurry: Callable[[], bool]) -> Ou
 
 
 def _one_thread() -> None:
-    """One thread for numerical libraries in a worker process; in the run's own process nothing is changed."""
-    if os.getpid() == _here and not _is_worker():
-        return
+    """One thread for torch where the environment asks for one, as executors set it in their workers: torch may have
+    been imported before that.
+    """
     torch = sys.modules.get("torch")
-    if torch is not None:
+    if torch is not None and os.environ.get("OMP_NUM_THREADS") == "1":
         torch.set_num_threads(1)
-
-
-def _is_worker() -> bool:
-    return os.environ.get("OMP_NUM_THREADS") == "1"
 
 
 class Post:
