@@ -127,7 +127,7 @@ def test_a_follower_of_unknown_convexity_gets_a_global_claim_from_the_global_sol
     m = bard_511()
     m.follower.objective.expr = pyo.exp(m.follower.y) - 0.001 * m.follower.y**4
     assert bl.classify(m).chosen == "global"
-    r = bl.solve(m, solver="hypergradient")
+    r = bl.solve(m, solver="auxiliary")
     assert r.upper_objective == pytest.approx(-12.0, abs=1e-5)
     assert r.claim <= bl.Claim.LOCAL
     assert r.status != "optimal"
