@@ -14,9 +14,10 @@ from bilevel_core.backends.highs import Highs
 from bilevel_core.backends.ipopt import Ipopt
 from bilevel_core.backends.scip import Scip, tight_feastol
 from bilevel_core.errors import BackendError
-from bilevel_core.program import Program, Row, linear
+from bilevel_core.program import Program, Row, linear, positive_semidefinite
 
 TIE_TOLERANCE = 1e-5
+PINCHED = 1e-12
 GAP = 1e-7
 """Gap, absolute and relative, up to which nonconvex programs are solved."""
 BENT = 1e-6
@@ -58,6 +59,7 @@ class Task:
 
 def answer(task: Task) -> Answer:
     """Solve one follower's problem from scratch, and look for other optimal answers."""
+    task = replace(task, program=unpinched(task.program))
     solution, scope = solve(task.program, task.time_limit)
     if task.program.has_integers and scope == "global":
         solution = _second_opinion(task, solution)
@@ -106,6 +108,35 @@ def solve(program: Program, time_limit: float | None) -> tuple[Solution, str]:
             return solution, backend.scope
         last = solution
     return last, "global"
+
+
+def unpinched(program: Program) -> Program:
+    """The same program with rows that hold only where a convex quadratic function is least written as linear ones.
+
+    Solvers with tolerances bend a row such as y^2 <= 0, which has no interior, and the optimal value with it: by the
+    square root of the tolerance. Where the gradient vanishes is the same set, and exact.
+    """
+    rows: list[Row] = []
+    for row in program.rows:
+        gradient = _vanishing_gradient(row)
+        rows += [row] if gradient is None else gradient
+    return replace(program, rows=tuple(rows))
+
+
+def _vanishing_gradient(row: Row) -> list[Row] | None:
+    for f, bound in ((row.function, row.upper), (-row.function, -row.lower)):
+        order = sorted({i for pair in f.quadratic for i in pair})
+        if f.degree != 2 or not np.isfinite(bound) or row.equality or not set(f.linear) <= set(order):
+            continue
+        hessian, slope = f.hessian(order), np.array([f.linear.get(i, 0.0) for i in order])
+        if not positive_semidefinite(hessian):
+            continue
+        least = np.linalg.lstsq(hessian, -slope, rcond=None)[0]
+        if np.abs(hessian @ least + slope).max() > PINCHED * max(1.0, np.abs(slope).max()):
+            continue
+        if abs(f.constant + 0.5 * float(slope @ least) - bound) <= PINCHED * max(1.0, abs(bound), abs(f.constant)):
+            return [Row(f"{row.name}:{i}", f.partial(i), 0.0, 0.0) for i in order]
+    return None
 
 
 def _backends() -> Sequence[Backend]:

@@ -160,7 +160,7 @@ def test_small_concave_parts_beside_large_convex_ones_are_seen() -> None:
     m.o = pyo.Objective(expr=m.x)
     m.f.o = pyo.Objective(expr=1e5 * (m.f.y - m.x) ** 2 - 5e-5 * m.f.z**2)
     with pytest.raises(bl.RefusedError, match="nonconvex"):
-        bl.solve(m)
+        bl.solve(m, solver="kkt")
     assert positive_semidefinite(np.array([[1e5, -1e5], [-1e5, 1e5]]))
     assert not positive_semidefinite(np.array([[1e5, 0.0], [0.0, -1e-4]]))
     assert not positive_semidefinite(np.array([[0.0, 1.0], [1.0, 5.0]]))

@@ -123,10 +123,11 @@ def test_integer_and_nonconvex_followers_are_refused_with_what_could() -> None:
     assert isinstance(verdict, bl.Refused)
 
 
-def test_a_follower_of_unknown_convexity_gets_a_local_solver_and_no_global_claim() -> None:
+def test_a_follower_of_unknown_convexity_gets_a_global_claim_from_the_global_solver_only() -> None:
     m = bard_511()
     m.follower.objective.expr = pyo.exp(m.follower.y) - 0.001 * m.follower.y**4
-    r = bl.solve(m)
+    assert bl.classify(m).chosen == "global"
+    r = bl.solve(m, solver="auxiliary")
     assert r.upper_objective == pytest.approx(-12.0, abs=1e-5)
     assert r.claim <= bl.Claim.LOCAL
     assert r.status != "optimal"

@@ -161,6 +161,34 @@ def test_a_value_that_hinges_on_rounding_is_unverifiable_not_refuted() -> None:
     assert bl.verify(problem, {"x": 1.0}, {"y": 0.9}).verdict == "refuted"
 
 
+def test_a_row_that_pins_the_answer_is_read_exactly() -> None:
+    # y^2 <= 0: a solver with tolerances takes y = -3e-5; x^2 y would then be 3e-5 below its optimal value 0
+    m = pyo.ConcreteModel()
+    m.x = pyo.Var(bounds=(-10, 10))
+    m.follower = bl.Follower()
+    m.follower.y = pyo.Var(bounds=(-10, 10))
+    m.objective = pyo.Objective(expr=(m.x - 1) ** 2 + m.follower.y**2)
+    m.follower.objective = pyo.Objective(expr=m.x**2 * m.follower.y)
+    m.follower.row = pyo.Constraint(expr=m.follower.y**2 <= 0)
+    c = bl.verify(bl.PyomoProblem(m), {"x": 1.0}, {"y": 0.0})
+    assert c.verdict == "verified"
+    assert c.lower_value == 0.0
+
+
+def test_flat_objectives_do_not_make_better_answers() -> None:
+    # Mitsos and Barton (2006), example 3.14: beside y = 1/2 the follower loses 1e-7 and the leader gains 3e-4
+    m = pyo.ConcreteModel()
+    m.x = pyo.Var(bounds=(-1, 1))
+    m.follower = bl.Follower()
+    m.follower.y = pyo.Var(bounds=(-1, 1))
+    m.objective = pyo.Objective(expr=(m.x - 0.25) ** 2 + m.follower.y**2)
+    m.follower.objective = pyo.Objective(expr=m.follower.y**3 / 3 - m.x * m.follower.y)
+    problem = bl.PyomoProblem(m)
+    c = check(problem, problem.vector({"x": 0.25}, {"y": 0.5}), claim=bl.Claim.GLOBAL)
+    assert c.verdict == "verified", c.reason
+    assert c.better_response is None
+
+
 def test_undefined_functions_are_refuted_by_name() -> None:
     m = bard_511()
     m.row = pyo.Constraint(expr=pyo.log(m.x - 1) <= 5)
