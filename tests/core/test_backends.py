@@ -233,7 +233,7 @@ def test_scip_can_be_called_many_times_in_one_process() -> None:
 
 def test_the_ipopt_inside_scip_never_orders_by_metis(tmp_path: Path) -> None:
     """The METIS in PySCIPOpt's wheel ended the process with "free(): invalid pointer" on systems of some ten thousand
-    rows, in SCIP's heuristic subnlp. That takes a minute; that Ipopt reads our file is seen by a log that is asked for there.
+    rows, in SCIP's heuristic subnlp. That takes a minute; that Ipopt reads our file is seen by a log asked for there.
     """
     import pyscipopt
 
