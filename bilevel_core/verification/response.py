@@ -171,9 +171,11 @@ def _response(task: Task, value: float, at: np.ndarray) -> str:
     optimal answers along one random direction.
     """
     program = task.program
-    if len(task.ignored) == len(program.columns) or _strictly_convex(program) or is_only_answer(program, at):
-        return "unique"
     polyhedral = is_polyhedral(program)
+    if len(task.ignored) == len(program.columns) or _strictly_convex(program):
+        return "unique"
+    if not polyhedral and is_only_answer(program, at):
+        return "unique"
     ends = _ends(task, value, at, loosening(program))
     if isinstance(ends, str):
         return ends if polyhedral else "unknown"

@@ -44,7 +44,7 @@ def is_only_answer(program: Program, at: np.ndarray) -> bool:
         return False
     try:
         return _strict_minimum(program, at, own)
-    except (ValueError, ArithmeticError, np.linalg.LinAlgError):  # no derivative at this point
+    except (ValueError, ArithmeticError, RuntimeError, np.linalg.LinAlgError):  # no derivative, no multipliers
         return False
 
 
@@ -65,7 +65,7 @@ def _convex(program: Program, own: frozenset[int]) -> bool:
 
 def _strict_minimum(program: Program, at: np.ndarray, own: list[int]) -> bool:
     from scipy.linalg import null_space
-    from scipy.optimize import lsq_linear
+    from scipy.optimize import nnls
 
     active = _active(program, at, own)
     slope = _gradient(program.objective, at, own)
@@ -78,12 +78,14 @@ def _strict_minimum(program: Program, at: np.ndarray, own: list[int]) -> bool:
         if not (length > 0.0).all():
             return False
         scaled = rows / length[:, None]
-        lower = np.where([a.free for a in active], -np.inf, 0.0)
-        multipliers = lsq_linear(scaled.T, -slope, (lower, np.inf), tol=1e-14).x
+        free = np.array([a.free for a in active])
+        found = nnls(np.vstack([scaled, -scaled[free]]).T, -slope)[0]
+        multipliers = found[: len(active)]
+        multipliers[free] -= found[len(active) :]
         size = max(size, float(np.abs(multipliers).max()))
         if float(np.abs(slope + scaled.T @ multipliers).max()) > STATIONARITY * max(size, 1e-12):
             return False
-        strong = np.array([a.free for a in active]) | (multipliers > STRONG * size)
+        strong = free | (multipliers > STRONG * size)
         rows, multipliers = scaled, multipliers / length
     elif size > STATIONARITY * _steepness(program.objective, at, own):
         return False
@@ -99,10 +101,10 @@ def _strict_minimum(program: Program, at: np.ndarray, own: list[int]) -> bool:
     unit = 1.0 / np.sqrt(np.where(diagonal > 0.0, diagonal, 1.0))
     kept = rows[strong] * unit
     kept = kept / np.abs(kept).max(axis=1, keepdims=True, initial=1e-300)
-    free = null_space(kept) if len(kept) else np.eye(len(own))
-    if free.shape[1] == 0:
+    along = null_space(kept) if len(kept) else np.eye(len(own))
+    if along.shape[1] == 0:
         return True
-    reduced = free.T @ (hessian * np.outer(unit, unit)) @ free
+    reduced = along.T @ (hessian * np.outer(unit, unit)) @ along
     return bool(np.linalg.eigvalsh(reduced)[0] > CURVATURE)
 
 
