@@ -35,8 +35,11 @@ from bilevel_core.run.record import (
     read_result,
 )
 from bilevel_core.solvers.base import Solver
-from bilevel_core.verification import check
+from bilevel_core.verification import CHECK_LIMIT, check
 from bilevel_core.verification.nested import check_nested
+
+LEAST_CHECK = 5.0
+"""Seconds that the check after a run may take, however short the run's limit."""
 
 log = logging.getLogger("bilevel")
 
@@ -59,7 +62,8 @@ def solve(
         problem: a problem (`PyomoProblem`, ...) or a Pyomo model with `Follower` blocks.
         solver: a solver's name, or ``auto`` for the best that takes the problem.
         options: the solver's options; strings are converted as on the command line.
-        time_limit: seconds for the solver (the check has its own limits); None for none.
+        time_limit: seconds for the solver; None for none. The check may take as long again, but at least 5 seconds;
+            without a limit 60 seconds, or as long as the solver took.
         seed: for everything random.
         device: ``auto``, ``cpu`` or a torch device; refused by solvers that use none.
         callbacks: called with each `Event`; one that returns True stops the run, which keeps its best point.
@@ -178,18 +182,26 @@ def resume(
             pool.shutdown()
 
 
-def verify(problem: Any, x: Mapping[str, Any] | Result, y: Mapping[str, Any] | None = None) -> Certificate:
+def verify(
+    problem: Any,
+    x: Mapping[str, Any] | Result,
+    y: Mapping[str, Any] | None = None,
+    *,
+    time_limit: float | None = CHECK_LIMIT,
+) -> Certificate:
     """Check a point independently of every solver.
 
     Args:
         problem: as for `solve`.
         x: the leader's values by variable name, or a whole `Result`.
         y: the followers' values by variable name; left out with a `Result`.
+        time_limit: seconds for the whole check; None for no limit.
 
     Raises:
-        UsageError: a variable is missing or unknown, or the result holds no point.
+        UsageError: a variable is missing or unknown, or the result holds no point; a bad time limit.
     """
     problem = as_problem(problem)
+    _check_time_limit(time_limit)
     claim, response = Claim.NONE, "optimistic"
     if isinstance(x, Result):
         if y is not None:
@@ -200,7 +212,7 @@ def verify(problem: Any, x: Mapping[str, Any] | Result, y: Mapping[str, Any] | N
         x, y, claim = x.x, x.y, x.claim
     if y is None:
         raise UsageError("Expected y, the followers' values by name, as third argument.")
-    return _certificate(problem, x, y, claim, None, response)
+    return _certificate(problem, x, y, claim, None, response, time_limit)
 
 
 def classify(problem: Any) -> Classification:
@@ -297,7 +309,12 @@ def _with_check(problem: Problem, result: Result, context: RunContext, *, verify
     context.report("phase", message="checking the point independently")
     try:
         response = str(result.options.get("response", "optimistic"))
-        certificate = _certificate(problem, result.x, result.y, result.claim, context, response)
+        limit = (
+            max(LEAST_CHECK, context.time_limit)
+            if context.time_limit is not None
+            else max(CHECK_LIMIT, context.elapsed)
+        )
+        certificate = _certificate(problem, result.x, result.y, result.claim, context, response, limit)
     except KeyboardInterrupt:
         certificate = Certificate(Verdict.UNVERIFIABLE, reason="The check was interrupted.")
         result = dataclasses.replace(result, termination=Termination.STOPPED_BY_USER)
@@ -310,13 +327,15 @@ def _certificate(
     y: Mapping[str, Any],
     claim: Claim,
     context: RunContext | None,
-    response: str = "optimistic",
+    response: str,
+    time_limit: float | None,
 ) -> Certificate:
     if isinstance(problem, AlgebraicProblem):
         run = None if context is None else context.map
-        certificate = check(problem, problem.vector(x, y), claim=claim, run=run, response=response)
+        point = problem.vector(x, y)
+        certificate = check(problem, point, claim=claim, run=run, response=response, time_limit=time_limit)
     elif isinstance(problem, DifferentiableProblem):
-        certificate = _differentiable_certificate(problem, x, y)
+        certificate = _differentiable_certificate(problem, x, y, time_limit)
     elif isinstance(problem, NestedProblem):
         certificate = check_nested(problem, x, y)
     else:
@@ -324,15 +343,20 @@ def _certificate(
     return _with_more_checks(problem, x, y, certificate, get_registry())
 
 
-def _differentiable_certificate(problem: Problem, x: Mapping[str, Any], y: Mapping[str, Any]) -> Certificate:
+def _differentiable_certificate(
+    problem: Problem, x: Mapping[str, Any], y: Mapping[str, Any], time_limit: float | None
+) -> Certificate:
     # Torch is imported only where a problem is made of it.
     from bilevel_core.problems.torch import TorchProblem
-    from bilevel_core.verification.differentiable import check_differentiable
+    from bilevel_core.verification.differentiable import LocalTolerances, check_differentiable
 
     if not isinstance(problem, TorchProblem):
         kind = type(problem).__name__
         return Certificate(Verdict.UNVERIFIABLE, reason=f"There is no check for problems of type {kind}.")
-    return check_differentiable(problem, x, y)
+    tolerances = LocalTolerances.of(problem.y_layout.dtype)
+    if time_limit is not None:
+        tolerances = dataclasses.replace(tolerances, time_limit=min(tolerances.time_limit, time_limit))
+    return check_differentiable(problem, x, y, tolerances)
 
 
 def _with_more_checks(

@@ -4,99 +4,133 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
-from bilevel_core.backends import SolveSettings, SolveStatus
-from bilevel_core.backends.face import natural_scale, optimal_face
+from bilevel_core.backends import SolveStatus
+from bilevel_core.backends.face import optimal_face
 from bilevel_core.backends.highs import Highs
-from bilevel_core.backends.ipopt import Ipopt
-from bilevel_core.errors import BackendError
 from bilevel_core.program import INF, BilevelProgram, Function, Program, Row, Variable, linear
 from bilevel_core.verification.multipliers import multiplier_system
-from bilevel_core.verification.response import Answer, solve
+from bilevel_core.verification.response import WIDER, Answer, Deadline, is_polyhedral, loosening, owed, solve
 
-DESCENT_SECONDS, DESCENT_TOLERANCE = 5.0, 1e-6
 _UNBOUNDED = (SolveStatus.UNBOUNDED, SolveStatus.INFEASIBLE_OR_UNBOUNDED)
 
 
-def best_for_leader(
-    program: BilevelProgram,
-    values: np.ndarray,
-    answers: Sequence[Answer],
-    time_limit: float | None,
-    loosened: float = 1.0,
-    *,
-    settle: bool = False,
-) -> float | None:
+@dataclass(frozen=True)
+class Extreme:
+    """The least or largest value of a function over the followers' optimal answers.
+
+    Attributes:
+        limit: no optimal answer goes beyond it.
+        shown: what optimal answers reach beyond doubt; between it and the limit lies what may be owed to the tolerance
+            on optimality.
+    """
+
+    limit: float
+    shown: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Among what the followers may choose at a fixed x.
+
+    Attributes:
+        program: the bilevel program.
+        values: the point.
+        answers: the followers' answers, re-solved.
+        hidden: columns that belong to no variable of the user's. Those of the leader follow from the others.
+        deadline: of the whole check.
+    """
+
+    program: BilevelProgram
+    values: np.ndarray
+    answers: Sequence[Answer]
+    hidden: frozenset[int]
+    deadline: Deadline
+
+    @cached_property
+    def follows(self) -> frozenset[int]:
+        """The leader's columns whose values follow from the followers' (the epigraph of a norm)."""
+        return self.hidden & frozenset(self.program.leader.columns)
+
+    @cached_property
+    def alone(self) -> tuple[Program, ...]:
+        """The followers' programs at this x."""
+        return tuple(self.program.follower_at(k, self.values)[0] for k in range(len(self.program.followers)))
+
+    @cached_property
+    def polyhedral(self) -> bool:
+        """Whether every follower's optimal answers are cut out by linear rows."""
+        return all(is_polyhedral(p) for p in self.alone)
+
+
+def best_for_leader(choice: Choice, below: float) -> Extreme | None:
     """The leader's best objective (minimised sense) over the followers' optimal answers at this x, and over their
     multipliers where the leader uses those.
 
-    ``loosened`` widens the tolerance on the followers' optimality, to tell what of the value is owed to it. With
-    ``settle`` the answer found is what the followers go on to from it, where they are nonlinear; see `_settled`.
-
     None where it cannot be had: a Nash game among followers, a local re-solve, or no backend that ends in time.
+
+    Args:
+        choice: what there is to choose from.
+        below: only values below this are of interest; what is owed to tolerances is found out for those only.
     """
-    lower = {*program.lower_columns, *(d.column for d in program.duals)}
-    rows = [r for r in program.leader.rows if not r.function.columns.isdisjoint(lower)]
-    found = _least(program, program.leader.objective, rows, values, answers, time_limit, loosened, settle=settle)
-    return found if found is not None and math.isfinite(found) else None
+    program = choice.program
+    own = {*program.lower_columns, *(d.column for d in program.duals), *choice.follows}
+    rows = [r for r in program.leader.rows if not r.function.columns.isdisjoint(own)]
+    limit = _least(choice, program.leader.objective, rows, 1.0)
+    if limit is None or not math.isfinite(limit):
+        return None
+    if limit >= below:
+        return Extreme(limit, limit)
+    wider = _least(choice, program.leader.objective, rows, WIDER)
+    if wider is None or not math.isfinite(wider):
+        return Extreme(limit, math.inf)
+    return Extreme(limit, limit + owed(-limit, -wider, polyhedral=choice.polyhedral))
 
 
-def worst_for_leader(
-    program: BilevelProgram,
-    values: np.ndarray,
-    answers: Sequence[Answer],
-    time_limit: float | None,
-    objective: Function | None = None,
-    *,
-    settle: bool = False,
-) -> float | None:
+def worst_for_leader(choice: Choice, objective: Function | None = None) -> Extreme | None:
     """The largest value of the leader's objective (minimised sense), or of another function, over the followers'
     optimal answers at this x, whether or not they satisfy the leader's constraints. Infinite where it has no limit.
 
-    None where it cannot be had, as for `best_for_leader`, or where the leader uses multipliers. ``settle`` as there.
+    None where it cannot be had, as for `best_for_leader`, or where the leader uses multipliers or columns that follow
+    from the followers' (the largest value of an epigraph's column has no limit, and is no value of the function).
     """
-    if program.duals:
+    goal = -(choice.program.leader.objective if objective is None else objective)
+    if choice.program.duals or not goal.columns.isdisjoint(choice.follows):
         return None
-    goal = -(program.leader.objective if objective is None else objective)
-    found = _least(program, goal, (), values, answers, time_limit, 1.0, settle=settle)
-    if found is None or not math.isfinite(found):
-        return None if found is None else -found
-    if settle:
-        return -found
-    wider = _least(program, goal, (), values, answers, time_limit, 10.0)
-    # What is owed to the tolerance grows with it; the rest does not. Tenfold: a ninth of the growth is the share.
-    owed = 0.0 if wider is None or not math.isfinite(wider) else (found - wider) / 9.0
-    return -(found + owed)
+    found = _least(choice, goal, (), 1.0)
+    if found is None:
+        return None
+    if not math.isfinite(found):
+        return Extreme(-found, -found) if choice.polyhedral else None
+    wider = _least(choice, goal, (), WIDER)
+    if wider is None or not math.isfinite(wider):
+        return Extreme(-found, -found if choice.polyhedral else -math.inf)
+    shown = -found - owed(-found, -wider, polyhedral=choice.polyhedral)
+    return Extreme(shown if choice.polyhedral else -found, shown)
 
 
-def _least(
-    program: BilevelProgram,
-    objective: Function,
-    rows: Sequence[Row],
-    values: np.ndarray,
-    answers: Sequence[Answer],
-    time_limit: float | None,
-    loosened: float,
-    *,
-    settle: bool = False,
-) -> float | None:
-    """The least value of a function over the followers' optimal answers subject to some rows of the leader's."""
+def _least(choice: Choice, objective: Function, rows: Sequence[Row], loosened: float) -> float | None:
+    """The least value of a function over the followers' optimal answers subject to some rows of the leader's, the
+    tolerance on optimality widened by a factor.
+    """
+    program, values, answers = choice.program, choice.values, choice.answers
     if program.is_game or any(a.values is None or a.scope == "local" for a in answers):
         return None
-    if not rows and not settle and _separable(program, objective):
-        return _sum_of_least(program, objective, values, answers, time_limit, loosened)
-    free = (*program.lower_columns, *(d.column for d in program.duals))
+    if not rows and _separable(program, objective) and objective.columns.isdisjoint(choice.follows):
+        return _sum_of_least(choice, objective, loosened)
+    free = (*program.lower_columns, *(d.column for d in program.duals), *sorted(choice.follows))
     position = {c: k for k, c in enumerate(free)}
     columns: list[Variable] = [program.columns[i] for i in free]
     joint: list[Row] = []
     for k, found in enumerate(answers):
-        alone, own = program.follower_at(k, values)
+        alone = choice.alone[k]
         assert found.values is not None
-        to = {mine: position[c] for mine, c in enumerate(own)}
-        face = optimal_face(alone, found.value, found.values, loosened)
+        to = {mine: position[c] for mine, c in enumerate(program.followers[k].columns)}
+        face = optimal_face(alone, found.value, found.values, loosening(alone) * loosened)
         joint += [replace(r, function=r.function.renumbered(to)) for r in (*alone.rows, *face)]
         if any(d.follower == k for d in program.duals):
             if Highs().accepts(alone) is not None:
@@ -109,41 +143,12 @@ def _least(
         return f.fix({i: float(values[i]) for i in f.columns if i not in position}).renumbered(position)
 
     joint += [replace(r, function=at_x(r.function)) for r in rows]
-    solution, scope = solve(Program(tuple(columns), at_x(objective), tuple(joint)), time_limit)
+    solution, scope = solve(Program(tuple(columns), at_x(objective), tuple(joint)), choice.deadline)
     if solution.status in _UNBOUNDED:
         return -math.inf  # the followers' answers are in it, so it is not empty
     if solution.values is None or not solution.solved or scope == "local":
         return None
-    if not settle:
-        return solution.objective
-    at = values.copy()
-    at[list(free)] = solution.values
-    return objective.evaluate(_settled(program, at))
-
-
-def _settled(program: BilevelProgram, at: np.ndarray) -> np.ndarray:
-    """The point with each nonlinear follower's answer replaced by the local optimum that a descent from it ends at.
-
-    Where an objective is flat, answers that are optimal up to a tolerance e lie as far as sqrt(e) from those that are
-    optimal, and the leader's value differs as much: more than any tolerance on e would suggest. What a follower would
-    leave by going downhill is no answer of its. Integers stay as they are.
-    """
-    out = at.copy()
-    for k, follower in enumerate(program.followers):
-        alone, columns = program.follower_at(k, at)
-        here = at[list(columns)]
-        fixed = alone.fix({i: float(round(here[i])) for i, c in enumerate(alone.columns) if c.integer})
-        if Highs().accepts(fixed) is None or Ipopt().refusal(fixed) is not None or all(c.fixed for c in fixed.columns):
-            continue
-        try:
-            found = Ipopt().solve(fixed, SolveSettings(start=here, time_limit=DESCENT_SECONDS, options={"tol": 1e-11}))
-        except BackendError:
-            continue
-        # Where it started it may have been better by violating constraints within a backend's tolerance.
-        allowed = DESCENT_TOLERANCE * natural_scale(alone.objective, here)
-        if found.values is not None and found.solved and found.objective <= alone.objective.evaluate(here) + allowed:
-            out[list(follower.columns)] = found.values
-    return out
+    return solution.objective
 
 
 def _with_duals(
@@ -167,28 +172,21 @@ def _separable(program: BilevelProgram, f: Function) -> bool:
     return not any(i in owner and j in owner and owner[i] != owner[j] for i, j in f.quadratic)
 
 
-def _sum_of_least(
-    program: BilevelProgram,
-    objective: Function,
-    values: np.ndarray,
-    answers: Sequence[Answer],
-    time_limit: float | None,
-    loosened: float,
-) -> float | None:
+def _sum_of_least(choice: Choice, objective: Function, loosened: float) -> float | None:
     """`_least` follower by follower. Those with a unique answer have nothing to choose."""
-    at = values.copy()
-    for k, found in enumerate(answers):
-        at[list(program.followers[k].columns)] = found.values
+    at = choice.values.copy()
+    for k, found in enumerate(choice.answers):
+        at[list(choice.program.followers[k].columns)] = found.values
     total = objective.evaluate(at)
-    for k, found in enumerate(answers):
+    for k, found in enumerate(choice.answers):
         if found.response == "unique":
             continue
-        alone, columns = program.follower_at(k, values)
+        alone = choice.alone[k]
         assert found.values is not None
-        position = {c: n for n, c in enumerate(columns)}
+        position = {c: n for n, c in enumerate(choice.program.followers[k].columns)}
         share = _share(objective, at, position)
-        face = optimal_face(alone, found.value, found.values, loosened)
-        solution, scope = solve(replace(alone, objective=share, rows=(*alone.rows, *face)), time_limit)
+        face = optimal_face(alone, found.value, found.values, loosening(alone) * loosened)
+        solution, scope = solve(replace(alone, objective=share, rows=(*alone.rows, *face)), choice.deadline)
         if solution.status in _UNBOUNDED:
             return -INF
         if solution.values is None or not solution.solved or scope == "local":

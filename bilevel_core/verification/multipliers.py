@@ -17,7 +17,7 @@ from bilevel_core.backends import SolveStatus
 from bilevel_core.backends.highs import Highs
 from bilevel_core.program import INF, BilevelProgram, Dual, Function, Program, Row, Variable, linear
 from bilevel_core.result import Verdict
-from bilevel_core.verification.response import Answer, Task, solve
+from bilevel_core.verification.response import Answer, Deadline, Task, solve
 
 ACTIVE = 1e-6
 """A constraint this close to its side, relative to its largest term, may have a multiplier."""
@@ -113,7 +113,7 @@ def judge_duals(
         k: the follower.
         values: the point, dual values included.
         found: the follower's answer, re-solved.
-        task: its program and time limit.
+        task: its program and deadline.
         tolerance: of stationarity and dual values, relative to their largest terms.
     """
     duals = [d for d in program.duals if d.follower == k]
@@ -127,15 +127,15 @@ def judge_duals(
     for d in duals:
         if not math.isfinite(values[d.column]):
             return Verdict.REFUTED, f"The multiplier {program.columns[d.column].name!r} has no value."
-    if _distance(system, _ties(system, duals, values), task.time_limit) <= tolerance:
+    if _distance(system, _ties(system, duals, values), task.deadline) <= tolerance:
         return None
-    if not _distance(system, [], task.time_limit) <= tolerance:
+    if not _distance(system, [], task.deadline) <= tolerance:
         return Verdict.UNVERIFIABLE, (
             f"Follower {name!r} has no multipliers at its answer, as far as can be told: no constraint qualification "
             "holds there."
         )
     for d in duals:
-        low, high = _range(system, d, tolerance, task.time_limit)
+        low, high = _range(system, d, tolerance, task.deadline)
         slack = tolerance * max(system.size, abs(values[d.column]))
         if not low - slack <= values[d.column] <= high + slack:
             valid = f"{low:.6g}" if high - low <= slack else f"between {low:.6g} and {high:.6g}"
@@ -155,7 +155,7 @@ def _ties(system: MultiplierSystem, duals: Sequence[Dual], values: np.ndarray) -
     return rows
 
 
-def _distance(system: MultiplierSystem, ties: Sequence[Row], time_limit: float | None) -> float:
+def _distance(system: MultiplierSystem, ties: Sequence[Row], deadline: Deadline) -> float:
     """How far, at least, the worst of stationarity and ties is from holding; infinite where that cannot be found."""
     t = len(system.columns)
     rows: list[Row] = []
@@ -163,18 +163,18 @@ def _distance(system: MultiplierSystem, ties: Sequence[Row], time_limit: float |
         rows.append(Row(row.name, row.function - linear({t: 1.0}), upper=row.upper))
         rows.append(Row(row.name, row.function + linear({t: 1.0}), lower=row.lower))
     goal = Program((*system.columns, Variable("distance", 0.0)), linear({t: 1.0}), tuple(rows))
-    solution, _ = solve(goal, time_limit)
+    solution, _ = solve(goal, deadline)
     return solution.objective if solution.values is not None and solution.solved else INF
 
 
-def _range(system: MultiplierSystem, dual: Dual, tolerance: float, time_limit: float | None) -> tuple[float, float]:
+def _range(system: MultiplierSystem, dual: Dual, tolerance: float, deadline: Deadline) -> tuple[float, float]:
     """The least and largest valid value of one dual; infinite where there is no limit or none was found."""
     worth: Function = linear(system.worth[dual.row])
     ends = [-INF, INF]
     for room in (HAIR, tolerance):
         rows = tuple(Row(r.name, r.function, r.lower - room, r.upper + room) for r in system.rows)
         for k, sign in enumerate((1.0, -1.0)):
-            solution, _ = solve(Program(tuple(system.columns), worth.scaled(sign), rows), time_limit)
+            solution, _ = solve(Program(tuple(system.columns), worth.scaled(sign), rows), deadline)
             if solution.values is not None and solution.solved:
                 ends[k] = sign * solution.objective
             elif solution.status is SolveStatus.INFEASIBLE:

@@ -19,7 +19,7 @@ from bilevel_core.problems.base import AlgebraicProblem, Residuals
 from bilevel_core.program import BilevelProgram, Function
 from bilevel_core.result import Certificate, Claim, Verdict
 from bilevel_core.verification.multipliers import judge_duals
-from bilevel_core.verification.response import Answer, Task, answer, hinges_on_tolerance, natural_scale
+from bilevel_core.verification.response import Answer, Deadline, Task, answer, hinges_on_tolerance, natural_scale
 from bilevel_core.verification.weigh import Point, weigh, weigh_worst
 
 Map = Callable[[Callable[[Task], Answer], Sequence[Task]], list[Answer]]
@@ -38,14 +38,16 @@ class Tolerances:
             objective (see `natural_scale`): constants and other people's terms do not widen it.
         objective: difference between two values of the leader's objective, relative to its largest term, at least 1.
         multiplier: error of a follower's multipliers in its optimality conditions, relative to the largest term.
-        time_limit: seconds for each re-solve of a follower.
     """
 
     feasibility: float = 1e-6
     gap: float = 1e-6
     objective: float = 1e-4
     multiplier: float = 1e-5
-    time_limit: float = 60.0
+
+
+CHECK_LIMIT = 60.0
+"""Seconds that a check may take unless another limit is given."""
 
 
 def check(
@@ -56,6 +58,7 @@ def check(
     tolerances: Tolerances | None = None,
     run: Map | None = None,
     response: str = "optimistic",
+    time_limit: float | None = CHECK_LIMIT,
 ) -> Certificate:
     """Check a point (one number per column of the problem's program).
 
@@ -67,6 +70,8 @@ def check(
         run: maps a function over tasks, possibly in parallel; in order, here, by default.
         response: ``optimistic``, or ``pessimistic``: then the point must hold the optimal answer that is worst for the
             leader, and every optimal answer must satisfy the leader's constraints.
+        time_limit: seconds for the whole check; None for no limit. What is not settled then is unverifiable, or is
+            said to be not settled.
 
     Raises:
         UsageError: another word for ``response``.
@@ -74,6 +79,7 @@ def check(
     if response not in ("optimistic", "pessimistic"):
         raise UsageError(f"Expected response optimistic or pessimistic, got {response!r}.")
     tol = tolerances or Tolerances()
+    deadline = Deadline.after(time_limit)
     residuals = problem.evaluate(values)
     upper, upper_row = _worst(residuals.upper)
     lower, lower_row = _worst(residuals.lower)
@@ -86,7 +92,7 @@ def check(
     reading = _misread(program, values, residuals)
     if reading:
         return Certificate(Verdict.UNVERIFIABLE, reason=reading, **known)
-    tasks = _tasks(problem, values, tol)
+    tasks = _tasks(problem, values, deadline)
     answers = run(answer, tasks) if run is not None else [answer(t) for t in tasks]
     answers = [_within_rounding(program, k, a, residuals, values, tol, tasks[k]) for k, a in enumerate(answers)]
     known |= _summary(program, residuals, answers)
@@ -100,19 +106,19 @@ def check(
             bad = judge_duals(program, k, values, found, tasks[k], tol.multiplier)
         if bad is not None:
             return Certificate(bad[0], reason=bad[1], **known)
-    point = Point(problem, values, residuals, answers, tol)
+    point = Point(problem, values, residuals, answers, tol, deadline)
     moved = point.moved() if known["response"] == "unique" and not program.is_game else ""
     if moved:
         return _refuted(moved, known)
     return weigh_worst(point, known) if response == "pessimistic" else weigh(point, claim, known)
 
 
-def _tasks(problem: AlgebraicProblem, values: np.ndarray, tol: Tolerances) -> list[Task]:
+def _tasks(problem: AlgebraicProblem, values: np.ndarray, deadline: Deadline) -> list[Task]:
     program, hidden = problem.program(), problem.hidden_columns()
     tasks: list[Task] = []
     for k in range(len(program.followers)):
         alone, columns = program.follower_at(k, values)
-        tasks.append(Task(alone, tol.time_limit, frozenset(n for n, c in enumerate(columns) if c in hidden)))
+        tasks.append(Task(alone, deadline, frozenset(n for n, c in enumerate(columns) if c in hidden)))
     return tasks
 
 
@@ -213,6 +219,10 @@ def _judge(
         )
     if found.status is SolveStatus.INFEASIBLE:
         return Verdict.REFUTED, f"Follower {name!r} has no feasible answer at this x."
+    if found.values is None and found.status is SolveStatus.TIME_LIMIT:
+        return Verdict.UNVERIFIABLE, (
+            f"Follower {name!r} could not be re-solved at this x within the check's {task.deadline.limit:g} s."
+        )
     if found.values is None:
         why = found.message or f"it ended {found.status}"
         return Verdict.UNVERIFIABLE, f"Follower {name!r} could not be re-solved at this x: {why}."

@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bilevel_core.backends.highs import Highs
 from bilevel_core.problems.base import AlgebraicProblem, Residuals
 from bilevel_core.result import Certificate, Claim, Verdict
-from bilevel_core.verification.alternatives import best_for_leader, worst_for_leader
-from bilevel_core.verification.response import Answer
+from bilevel_core.verification.alternatives import Choice, best_for_leader, worst_for_leader
+from bilevel_core.verification.response import Answer, Deadline, is_polyhedral
 
 if TYPE_CHECKING:
     from bilevel_core.verification.verify import Tolerances
 
 _FINE = "Feasible at both levels, and the follower's answer is optimal."
+_MUST_EXPECT = (
+    "Another optimal answer of the follower at this x leaves the leader with {:.6g}, worse than {:.6g}: a pessimistic "
+    "leader must expect it"
+)
 _NASH = (
     "Feasible at both levels, and each follower's answer is optimal given the others' (a Nash equilibrium). Whether "
     "another equilibrium suits the leader better is not checked."
@@ -37,6 +40,12 @@ class Point:
     residuals: Residuals
     answers: Sequence[Answer]
     tolerances: Tolerances
+    deadline: Deadline
+
+    @property
+    def choice(self) -> Choice:
+        """What the followers may choose at this x."""
+        return Choice(self.problem.program(), self.values, self.answers, self.problem.hidden_columns(), self.deadline)
 
     @property
     def here(self) -> float:
@@ -67,7 +76,6 @@ def weigh(point: Point, claim: Claim, known: dict[str, Any]) -> Certificate:
     """The verdict on an optimistic point."""
     program = point.problem.program()
     leader, here, allowed = program.leader, point.here, point.allowed
-    time_limit = point.tolerances.time_limit
     if program.is_game:
         return Certificate(Verdict.VERIFIED, reason=_NASH, **known)
     unique = known["response"] == "unique"
@@ -75,27 +83,23 @@ def weigh(point: Point, claim: Claim, known: dict[str, Any]) -> Certificate:
         return Certificate(Verdict.VERIFIED, reason=_FINE, **known)
     if not unique:
         known |= _risk(point)
-    best = best_for_leader(program, point.values, point.answers, time_limit)
-    if best is not None and best > here + allowed:
+    best = best_for_leader(point.choice, here - allowed)
+    if best is not None and best.limit > here + allowed:
         return _refuted(
-            f"At the follower's optimal answers the leader's objective is at best {leader.in_users_sense(best):.6g}, "
-            f"not {point.residuals.upper_objective:.6g}",
+            f"At the follower's optimal answers the leader's objective is at best "
+            f"{leader.in_users_sense(best.limit):.6g}, not {point.residuals.upper_objective:.6g}",
             known,
         )
-    if best is not None and best < here - allowed:
-        # How much of that is owed to the tolerance on the follower's optimality? It grows with it, the rest does not.
-        wider = best_for_leader(program, point.values, point.answers, time_limit, loosened=10.0)
-        best = None if wider is None else best + (best - wider) / 9.0
-        if best is not None and best < here - allowed:
-            best = best_for_leader(program, point.values, point.answers, time_limit, settle=True)
     what = "optimal answers" if not unique else "valid multipliers"
-    if best is None or best >= here - allowed:
+    if best is None or best.shown >= here - allowed:
         reason = _FINE
         if known["response"] == "ties":
             reason += f" The follower has other {what}"
-            reason += "; none is better for the leader." if best is not None else "."
+            reason += "; none is better for the leader." if best is not None and best.limit >= here - allowed else "."
+        if best is None and point.deadline.over:
+            reason += f" Whether others are better for the leader was not settled within {point.deadline.limit:g} s."
         return Certificate(Verdict.VERIFIED, reason=reason, **known)
-    better = leader.in_users_sense(best)
+    better = leader.in_users_sense(best.shown)
     known["better_response"] = better
     what = "Another optimal answer" if not unique else "Another valid multiplier"
     if claim is Claim.GLOBAL:
@@ -114,32 +118,46 @@ def weigh_worst(point: Point, known: dict[str, Any]) -> Certificate:
     if known["response"] == "unique" and not program.is_game and not program.duals:
         reason = f"{_FINE} It is the only one."
         return Certificate(Verdict.VERIFIED, reason=reason, worst_response=point.residuals.upper_objective, **known)
-    time_limit = point.tolerances.time_limit
-    worst = worst_for_leader(program, point.values, point.answers, time_limit)
-    if worst is not None and worst > point.here + point.allowed:
-        worst = worst_for_leader(program, point.values, point.answers, time_limit, settle=True)
+    worst = worst_for_leader(point.choice)
+    seen = _at_the_answers(point)
+    if seen > point.here + point.allowed and (worst is None or worst.shown < seen):
+        known["worst_response"] = leader.in_users_sense(seen)
+        return _refuted(_MUST_EXPECT.format(known["worst_response"], point.residuals.upper_objective), known)
     if worst is None:
-        reason = f"{_FINE} Which of its optimal answers is worst for the leader could not be found."
+        reason = f"{_FINE} Which of its optimal answers is worst for the leader could not be found"
+        reason += f" within {point.deadline.limit:g} s." if point.deadline.over else "."
         return Certificate(Verdict.UNVERIFIABLE, reason=reason, **known)
-    known["worst_response"] = leader.in_users_sense(worst)
-    if worst > point.here + point.allowed:
+    if worst.limit - worst.shown <= point.allowed or worst.shown == worst.limit:
+        known["worst_response"] = leader.in_users_sense(worst.shown)
+    if worst.shown > point.here + point.allowed:
+        known["worst_response"] = leader.in_users_sense(worst.shown)
+        return _refuted(_MUST_EXPECT.format(known["worst_response"], point.residuals.upper_objective), known)
+    if worst.limit < point.here - point.allowed:
         return _refuted(
-            f"Another optimal answer of the follower at this x leaves the leader with {known['worst_response']:.6g}, "
-            f"worse than {point.residuals.upper_objective:.6g}: a pessimistic leader must expect it",
+            f"At the follower's optimal answers the leader's objective is at worst "
+            f"{leader.in_users_sense(worst.limit):.6g}, not {point.residuals.upper_objective:.6g}",
             known,
         )
-    if worst < point.here - point.allowed:
-        return _refuted(
-            f"At the follower's optimal answers the leader's objective is at worst {known['worst_response']:.6g}, not "
-            f"{point.residuals.upper_objective:.6g}",
-            known,
-        )
+    if worst.limit > point.here + point.allowed:
+        reason = f"{_FINE} Whether another one is worse for the leader cannot be told from the tolerance on optimality."
+        return Certificate(Verdict.UNVERIFIABLE, reason=reason, **known)
     broken = _broken_row(point)
     if broken is not None:
         return Certificate(broken[0], reason=broken[1], **known)
     return Certificate(
         Verdict.VERIFIED, reason=f"{_FINE} None of its optimal answers is worse for the leader.", **known
     )
+
+
+def _at_the_answers(point: Point) -> float:
+    """The leader's objective (minimised) at the re-solved answers, which are optimal answers as good as any."""
+    values = point.values.copy()
+    for k, found in enumerate(point.answers):
+        values[list(point.problem.program().followers[k].columns)] = found.values
+    if point.problem.program().is_game or point.problem.program().duals:
+        return -math.inf
+    there = point.problem.evaluate(point.problem.complete(values)).upper_objective
+    return point.problem.program().leader.in_users_sense(there) if math.isfinite(there) else -math.inf
 
 
 def _broken_row(point: Point) -> tuple[Verdict, str] | None:
@@ -153,30 +171,26 @@ def _broken_row(point: Point) -> tuple[Verdict, str] | None:
         for bound, sign in ((row.upper, 1.0), (row.lower, -1.0)):
             if not math.isfinite(bound):
                 continue
-            limit, goal = point.tolerances.time_limit, row.function.scaled(sign)
-            most = worst_for_leader(program, point.values, point.answers, limit, goal)
-            if most is not None and most - sign * bound > point.tolerances.feasibility * scale:
-                most = worst_for_leader(program, point.values, point.answers, limit, goal, settle=True)
-            if most is None:
-                return Verdict.UNVERIFIABLE, (
-                    f"{_FINE} Whether all its optimal answers satisfy the leader's {row.name} could not be found."
-                )
-            if most - sign * bound > point.tolerances.feasibility * scale:
+            most = worst_for_leader(point.choice, row.function.scaled(sign))
+            if most is not None and most.shown - sign * bound > point.tolerances.feasibility * scale:
                 return Verdict.REFUTED, (
                     f"Another optimal answer of the follower at this x violates the leader's {row.name} by "
-                    f"{most - sign * bound:.6g}: a pessimistic leader must expect it."
+                    f"{most.shown - sign * bound:.6g}: a pessimistic leader must expect it."
+                )
+            if most is None or most.limit - sign * bound > point.tolerances.feasibility * scale:
+                return Verdict.UNVERIFIABLE, (
+                    f"{_FINE} Whether all its optimal answers satisfy the leader's {row.name} could not be found."
                 )
     return None
 
 
 def _risk(point: Point) -> dict[str, Any]:
     """The leader's worst value, where the followers are linear or convex quadratic programs."""
-    program = point.problem.program()
-    for k in range(len(program.followers)):
-        if Highs().accepts(program.follower_at(k, point.values)[0]) is not None:
-            return {}
-    worst = worst_for_leader(program, point.values, point.answers, point.tolerances.time_limit)
-    return {} if worst is None else {"worst_response": program.leader.in_users_sense(worst)}
+    choice = point.choice
+    if not all(is_polyhedral(p) for p in choice.alone):
+        return {}
+    worst = worst_for_leader(choice)
+    return {} if worst is None else {"worst_response": choice.program.leader.in_users_sense(worst.shown)}
 
 
 def _refuted(reason: str, known: dict[str, Any]) -> Certificate:

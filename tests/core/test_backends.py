@@ -260,3 +260,11 @@ def test_the_ipopt_inside_scip_never_orders_by_metis(tmp_path: Path) -> None:
     p = Program((Variable("a", -2.0, 1.0), Variable("b", -3.0, 1.0)), xy, (Row("r", xy, upper=7.5),))
     Scip().solve(p, SolveSettings(options={"nlpi/ipopt/optfile": str(options), "heuristics/subnlp/freq": 1}))
     assert log.exists(), "SCIP did not hand the file of options to Ipopt"
+
+
+def test_trial_points_without_a_value_are_not_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    """sqrt(x) - x/4 from x = 1e-3: Ipopt's first steps leave the domain."""
+    f = Function(0.0, {0: 0.25}, nonlinear=ex.multiply(ex.MINUS_ONE, ex.Power(X, ex.Constant(0.5))))
+    row = Row("r", Function(0.0, {1: 1.0}, nonlinear=ex.Call("log", X)), upper=3.0)
+    Ipopt().solve(program(f, row, lower=-INF, upper=INF), SolveSettings(start=np.array([-1.0, 0.0]), time_limit=20.0))
+    assert capfd.readouterr().err == ""

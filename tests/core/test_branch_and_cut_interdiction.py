@@ -29,7 +29,7 @@ def knapsack(
     fixed: dict[int, float] | None = None,
     sense: float = 1.0,
 ) -> BilevelProgram:
-    """A leader who forbids items (x_j forbids the items i with forbids[i] = j) and wants the follower's profit small."""
+    """A leader who forbids items (x_j those i with forbids[i] = j) and wants the follower's profit small."""
     n, items = max(forbids) + 1, len(profit)
     fixed = fixed or {}
     columns = [Variable(f"x{j}", fixed.get(j, 0.0), fixed.get(j, 1.0), True) for j in range(n)]
@@ -84,7 +84,7 @@ def test_one_column_may_forbid_several_items_and_items_may_be_barred(seed: int) 
 @pytest.mark.parametrize("constant", [0.0, 1e7, -3e9])
 @pytest.mark.parametrize("response", ["optimistic", "pessimistic"])
 def test_a_constant_of_the_leader_plays_no_part(constant: float, response: str) -> None:
-    """x = 1 forces y to 0; at x = 0 the follower is indifferent: -5 for an optimist, 0 for a pessimist; x = 1 gives -1."""
+    """x = 1 forces y to 0 and gives -1; at x = 0 the follower is indifferent: -5 for an optimist, 0 for a pessimist."""
     leader = Level("leader", Function(constant, {0: -1.0, 1: -5.0}), (), (0,))
     row = Row("row", Function(0.0, {0: 1.0, 1: 1.0}), upper=1.0)
     columns = (Variable("x", 0.0, 1.0, True), Variable("y", 0.0, 1.0, True))

@@ -114,7 +114,11 @@ def test_a_cubic_becomes_quadratic_when_a_factor_is_fixed() -> None:
 def test_undefined_values_are_nan_not_an_exception() -> None:
     assert math.isnan(ex.evaluate(ex.Call("log", ex.Column(0)), [-1.0]))
     assert math.isnan(ex.evaluate(ex.Power(ex.Column(0), ex.MINUS_ONE), [0.0]))
-    assert math.isnan(ex.evaluate(ex.Power(ex.Column(0), ex.Constant(0.5)), [-1.0]))
+    root = ex.Power(ex.Column(0), ex.Constant(0.5))
+    assert math.isnan(ex.evaluate(root, [-1.0]))
+    # also inside: Python's power of a negative number is complex, which sums and functions do not take
+    for node in (ex.add(root, ex.Call("exp", ex.Column(0))), ex.Call("exp", root), ex.multiply(root, root)):
+        assert math.isnan(ex.evaluate(node, [-1.0]))
 
 
 def test_text() -> None:

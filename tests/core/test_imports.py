@@ -44,7 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     "hypergradients": {"linear", "lower", "oracles", "problems", "result", "run", "errors"},
     "plugins": {"errors", "hooks"},
     "run": {"", "result", "plugins", "errors"},
-    "verification": {"problems", "program", "backends", "oracles", "lower", "result", "run", "errors"},
+    "verification": {"problems", "program", "traits", "backends", "oracles", "lower", "result", "run", "errors"},
     "solvers": {
         "errors",
         "result",
