@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -166,13 +167,13 @@ def test_best_is_within_one_response(cli: Call, tmp_path: Path) -> None:
 
 
 def test_contradictions_are_told_and_are_no_success(cli: Call, plugin: object) -> None:
-    """The stub claims that 3 is proven best (at x = 3, y = 2 the follower's answer is wrong? no: at x = 1, y = 2)."""
+    """At x = 1 the follower has y = 2: a bilevel feasible point, with -7, which the stub calls globally optimal."""
     plugin("stub", STUB)  # type: ignore[operator]
     r = cli("compare", BARD, "-s", "stub", "-o", "x=1", "-o", "y=2", "-s", "kkt")
     assert "stub x=1 y=2 claims that nothing is better than -7" in r.out
     assert "kkt has a verified point with -12" in r.out
     assert r.code == 5
-    r = cli("compare", BARD, "-s", "stub", "-o", "end=unbounded", "-s", "kkt", "-f", "json")
+    r = cli("compare", BARD, "-s", "stub", "-o", "end=unbounded", "-o", "x=none", "-s", "kkt", "-f", "json")
     assert r.code == 5
     (told,) = json.loads(r.out)["contradictions"]
     assert "unbounded" in told
