@@ -107,7 +107,9 @@ def build_solver(
     verdict = _verdict(solver, problem, traits)
     if isinstance(verdict, Refused):
         others = [k for k, v in classification(problem, registry).verdicts.items() if isinstance(v, Accepted)]
-        hint = f" These take it: {', '.join(others)}." if others else ""
+        hint = f" With its default options {name} takes it." if name in others else ""
+        others = [k for k in others if k != name]
+        hint += f" These take it: {', '.join(others)}." if others else ""
         instead = f" What could solve it: {verdict.instead}." if verdict.instead else ""
         raise RefusedError(f"Solver {name!r} does not take this problem: {verdict.reason}.{instead}{hint}")
     solver.check_options(traits.form)

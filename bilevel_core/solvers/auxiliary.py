@@ -243,7 +243,7 @@ class Auxiliary(DescentSolver):
         reach = max(1.0, float(np.abs(candidate.x).max(initial=0.0)))
         steepest = program.solve(reach)
         if steepest is None:
-            return self._stuck(oracle, state, float("nan"), context)
+            return self._stuck(oracle, state, None, context)
         # Where the leader's rows are violated the value is a matter of their price, not of F's scale.
         promised = -steepest.value / reach
         largest = state.largest if state.excess else max(state.largest, promised)
@@ -380,8 +380,8 @@ class Auxiliary(DescentSolver):
         )
         return replace(self._at(oracle, fresh, better), leaps=state.leaps + 1, length=1.0), Claim.NONE
 
-    def _stuck(self, oracle: Oracle, state: AuxiliaryState, size: float, context: RunContext) -> AuxiliaryState:
-        """A direction that should descend, and no better point along it."""
+    def _stuck(self, oracle: Oracle, state: AuxiliaryState, size: float | None, context: RunContext) -> AuxiliaryState:
+        """A direction that should descend by ``size``, and no better point along it; or (None) no direction at all."""
         further, proven = self._leapt(oracle, state, context)
         if further is not None:
             return further
@@ -390,7 +390,10 @@ class Auxiliary(DescentSolver):
             assert state.candidate is not None
             return replace(state, candidate=replace(state.candidate, claim=proven), ended="converged")
         text = (
-            f"The auxiliary program promises a descent of {size:.2g}, and no better point was found along it: the "
+            "No backend solved the auxiliary program at the point reached: whether the objective descends there is not "
+            "known."
+            if size is None
+            else f"The auxiliary program promises a descent of {size:.2g}, and no better point was found along it: the "
             "follower's answer jumps there, or lower-level solves are not accurate enough."
         )
         return replace(state, ended=text)

@@ -14,14 +14,16 @@ import numpy as np
 
 from bilevel_core.backends.scip import SCIP_FUNCTIONS
 from bilevel_core.errors import UsageError, unknown
-from bilevel_core.problems.base import AlgebraicProblem
+from bilevel_core.problems.base import AlgebraicProblem, Problem
 from bilevel_core.result import Claim, Result
 from bilevel_core.run import RunContext
+from bilevel_core.solvers import used_options
 from bilevel_core.solvers.base import Accepted, Refused, Solver
 from bilevel_core.solvers.kkt_modes import EXACT, LOCAL
+from bilevel_core.solvers.used_options import check
 from bilevel_core.traits import FollowerTraits, Traits, derive_traits
 
-GAP, STARTS = 1e-6, 5
+GAP, STARTS, ENLARGEMENTS = 1e-6, 5, 6
 
 
 def _help(text: str) -> dict[str, str]:
@@ -72,7 +74,7 @@ class KKT(Solver):
     slack_bounds: dict[str, float] = field(
         default_factory=_no_options, metadata=_help("bigm: the same for slacks: slack_bounds.NAME=VALUE")
     )
-    max_enlargements: int = _option(6, "bigm: how often unproven bounds that are leaned on grow tenfold")
+    max_enlargements: int = _option(ENLARGEMENTS, "bigm: how often unproven bounds that are leaned on grow tenfold")
     starts: int = _option(STARTS, "relaxed, penalised: from how many points the local search starts")
     response: Literal["optimistic", "pessimistic"] = _option(
         "optimistic", "which of several optimal answers the followers give: the leader's best or its worst"
@@ -96,8 +98,6 @@ class KKT(Solver):
                 raise UsageError(f"HiGHS has no {what}: use complementarity=bigm, or backend=scip.")
         for name in ("multiplier_bound", "slack_bound"):
             value, table = getattr(self, name), getattr(self, name + "s")
-            if "bigm" not in used and (value is not None or table):
-                raise UsageError(f"{name} and {name}s belong to complementarity=bigm; {used[0]} takes no bounds.")
             for label, bound in [(name, value), *((f"{name}s.{k}", v) for k, v in table.items())]:
                 if bound is not None and not (np.isfinite(bound) and bound > 0.0):
                     raise UsageError(f"Expected a positive number for {label}, got {bound!r}.")
@@ -107,10 +107,7 @@ class KKT(Solver):
             raise UsageError(f"Expected max_enlargements >= 0, got {self.max_enlargements}.")
         if self.starts < 1:
             raise UsageError(f"Expected starts >= 1, got {self.starts}.")
-        if self.local and self.gap != GAP:
-            raise UsageError(f"gap belongs to exact modes; {self.complementarity} ends at a local solution.")
-        if not self.local and self.starts != STARTS:
-            raise UsageError(f"starts belongs to relaxed and penalised; {self.complementarity} searches globally.")
+        check(self, used_options.KKT)
         if self.local and self.backend not in ("auto", "ipopt"):
             raise UsageError(f"{self.complementarity} is solved by Ipopt: leave backend out, or choose an exact mode.")
 
@@ -127,7 +124,7 @@ class KKT(Solver):
     def with_sets(self) -> KKT:
         """The same options with special ordered sets for all pairs, which need no bounds."""
         none = {"multiplier_bound": None, "slack_bound": None, "multiplier_bounds": {}, "slack_bounds": {}}
-        return replace(self, complementarity="sos1", modes={}, **none)
+        return replace(self, complementarity="sos1", modes={}, max_enlargements=ENLARGEMENTS, **none)
 
     def accepts(self, traits: Traits) -> Accepted | Refused:
         """Algebraic problems with continuous followers known to be convex; local modes take unknown convexity too."""
@@ -151,10 +148,13 @@ class KKT(Solver):
                 "a local search, as complementarity=relaxed",
             )
         exact = not doubt(traits)
-        by = {"sos1": "SCIP", "indicator": "SCIP"}.get(self.complementarity, "HiGHS where it can, else SCIP")
+        sets = {"sos1", "indicator"} & {self.complementarity, *self.modes.values()}
+        by = "SCIP" if sets else "HiGHS where it can, else SCIP"
         if self.backend != "auto":
             by = self.backend
         how = f"optimality conditions, complementarity by {self.modes_text}, solved by {by}"
+        if self.response == "pessimistic":
+            how += ", with an adversary that chooses among the followers' optimal answers"
         return Accepted(how, Claim.GLOBAL if exact else Claim.STATIONARY)
 
     def _refuses(self, f: FollowerTraits) -> Refused | None:
@@ -183,6 +183,14 @@ class KKT(Solver):
                 "complementarity=sos1",
             )
         return None
+
+    def refuses(self, problem: Problem) -> Refused | None:
+        """See `Solver.refuses`: cones, modes, bounds, backend and response that this problem's structure excludes."""
+        if not isinstance(problem, AlgebraicProblem):
+            return None
+        from bilevel_core.solvers.kkt_refusals import refusal
+
+        return refusal(self, problem)
 
     def run(self, problem: AlgebraicProblem, context: RunContext) -> Result:
         """See `Solver.run`."""

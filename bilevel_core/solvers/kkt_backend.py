@@ -22,6 +22,7 @@ TOLERATED = 1e-3
 """A bound times the integrality tolerance is what a binary that counts as zero lets through: no more than this."""
 INTEGRALITY = {"scip": ("numerics/feastol", 1e-9), "highs": ("mip_feasibility_tolerance", 1e-9)}
 """Which option sets a backend's integrality tolerance, and what it is otherwise with tight tolerances."""
+CONFLICTS = "conflict/enable"
 UNKNOWN = 1e-6
 """The integrality tolerance of a backend of which nothing is known."""
 
@@ -86,6 +87,15 @@ class Solves:
                 self.notes.append(told)
         gap = self.options.gap
         how = settings(self.context, self.leader, gap=gap, options=options, start=start, unit=self.unit)
-        solution = backend.solve(target, how if watch else replace(how, progress=None))
+        how = how if watch else replace(how, progress=None)
+        try:
+            solution = backend.solve(target, how)
+        except BackendError:
+            if backend.name != "scip" or CONFLICTS in options:
+                raise
+            # SCIP 10.0 now and then breaks down in its conflict analysis, where columns have no bounds.
+            self.context.report("phase", message="scip failed, trying again without conflict analysis")
+            how = replace(how, time_limit=self.context.remaining(), options={**options, CONFLICTS: False})
+            solution = backend.solve(target, how)
         self.nodes += solution.nodes
         return solution

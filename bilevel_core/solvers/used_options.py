@@ -59,7 +59,10 @@ def check(solver: Any, only: Sequence[Only], form: str | None = None) -> None:
     Raises:
         UsageError: an option has another value than its default and no effect.
     """
-    defaults = {f.name: f.default for f in dataclasses.fields(solver)}
+    defaults = {
+        f.name: f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
+        for f in dataclasses.fields(solver)
+    }
     for entry in only:
         if entry.used(solver, form) is not False:
             continue
@@ -98,3 +101,19 @@ HYPERGRADIENT = (
 
 AUXILIARY = (*DESCENT, for_form("algebraic", "max_leaps"))
 """Of `bilevel_core.solvers.auxiliary.Auxiliary`."""
+
+
+def _with_bounds(solver: Any, form: str | None) -> bool:
+    return "bigm" in (solver.complementarity, *solver.modes.values())
+
+
+KKT = (
+    Only(
+        ("multiplier_bound", "slack_bound", "multiplier_bounds", "slack_bounds", "max_enlargements"),
+        "with complementarity=bigm, or with bigm among modes",
+        _with_bounds,
+    ),
+    with_choice("complementarity", ("sos1", "indicator", "bigm", "strong-duality"), "gap"),
+    with_choice("complementarity", ("relaxed", "penalised"), "starts"),
+)
+"""Of `bilevel_core.solvers.kkt.KKT`."""

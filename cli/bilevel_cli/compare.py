@@ -22,7 +22,7 @@ from bilevel_cli.solve import closing
 from bilevel_core.errors import BilevelError, MissingError, RefusedError, UsageError
 from bilevel_core.plugins.registry import get_registry
 from bilevel_core.problems.base import AlgebraicProblem, Problem
-from bilevel_core.result import Result, Verdict
+from bilevel_core.result import Result, Status, Termination, Verdict
 
 SCHEMA = "bilevel.compare/1"
 
@@ -52,6 +52,12 @@ class Outcome:
     def verified(self) -> bool:
         """Whether at least one point was verified."""
         return any(r.certificate is not None and r.certificate.verdict is Verdict.VERIFIED for r in self.results)
+
+    @property
+    def response(self) -> str:
+        """Which of several optimal answers its followers are taken to give."""
+        asked = self.entry.options.get("response", "optimistic")
+        return str(self.results[0].options.get("response", asked)) if self.results else asked
 
     @property
     def exit(self) -> Exit:
@@ -142,6 +148,8 @@ def compare(request: Comparison) -> Exit:
     echo_warnings()
     if interrupted:
         return Exit.INTERRUPTED
+    if _contradictions(outcomes, maximise=_maximises(problem)):
+        return Exit.NOT_VERIFIED
     return Exit.OK if any(o.verified for o in outcomes) else outcomes[0].exit
 
 
@@ -188,16 +196,64 @@ def _maximises(problem: Problem) -> bool:
     return isinstance(problem, AlgebraicProblem) and problem.program().leader.maximise
 
 
-def _best(outcomes: Sequence[Outcome], *, maximise: bool) -> int | None:
-    """The place of the best verified point; None without one."""
-    sign = -1.0 if maximise else 1.0
-    values = [
-        (sign * r.upper_objective, k)
-        for k, o in enumerate(outcomes)
+def _verified(o: Outcome, sign: float) -> list[float]:
+    """The values, minimised, of an entry's verified points."""
+    return [
+        sign * r.upper_objective
         for r in o.results
         if r.upper_objective is not None and r.certificate and r.certificate.verdict is Verdict.VERIFIED
     ]
-    return min(values)[1] if values else None
+
+
+def _best(outcomes: Sequence[Outcome], *, maximise: bool) -> dict[str, int | None]:
+    """The place of the best verified point for each response: a pessimist's is no rival of an optimist's."""
+    sign = -1.0 if maximise else 1.0
+    found: dict[str, int | None] = {}
+    for response in dict.fromkeys(o.response for o in outcomes):
+        values = [(v, k) for k, o in enumerate(outcomes) if o.response == response for v in _verified(o, sign)]
+        found[response] = min(values)[1] if values else None
+    return found
+
+
+AGREEMENT = 1e-4
+"""Values that differ by no more than this, relative to the larger, do not contradict each other."""
+PROVEN_EMPTY = (Termination.INFEASIBLE, Termination.LOWER_INFEASIBLE, Termination.LOWER_UNBOUNDED)
+
+
+def _contradictions(outcomes: Sequence[Outcome], *, maximise: bool) -> list[str]:
+    """What one entry says is proven and another one's verified point, or proof, excludes; within one response."""
+    from bilevel_core.report import number
+
+    sign = -1.0 if maximise else 1.0
+    told: list[str] = []
+    for a in outcomes:
+        for b in outcomes:
+            if a is b or a.response != b.response:
+                continue
+            bounds = [sign * v for r in a.results for v in [_proven(r)] if v is not None]
+            values = _verified(b, sign)
+            if bounds and values:
+                bound, value = max(bounds), min(values)
+                if bound - value > AGREEMENT * max(abs(bound), abs(value)):
+                    told.append(
+                        f"{_label(a.entry)} claims that nothing is better than {number(sign * bound)}, and "
+                        f"{_label(b.entry)} has a verified point with {number(sign * value)}"
+                    )
+            ends = {r.termination for r in a.results if not r.has_point}
+            if Termination.UNBOUNDED in ends and any(_proven(r) is not None for r in b.results):
+                told.append(f"{_label(a.entry)} says unbounded, and {_label(b.entry)} that there is a best value")
+            empty = sorted(ends & set(PROVEN_EMPTY))
+            if empty and (values or any(r.termination is Termination.UNBOUNDED for r in b.results)):
+                what = "has a verified point" if values else "says unbounded"
+                told.append(f"{_label(a.entry)} says {empty[0]}, and {_label(b.entry)} {what}")
+    return told
+
+
+def _proven(r: Result) -> float | None:
+    """The value that a result says cannot be beaten."""
+    if r.bound is not None:
+        return r.bound
+    return r.upper_objective if r.status is Status.OPTIMAL else None
 
 
 def _spread(values: Sequence[float]) -> float | None:
@@ -207,6 +263,7 @@ def _spread(values: Sequence[float]) -> float | None:
 
 def _document(request: Comparison, problem: Problem, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     maximise = _maximises(problem)
+    best = _best(outcomes, maximise=maximise)
     return {
         "schema": SCHEMA,
         "problem": problem.name,
@@ -214,7 +271,9 @@ def _document(request: Comparison, problem: Problem, outcomes: Sequence[Outcome]
         "known_optimum": _known(request),
         "time_limit": request.settings.time_limit,
         "seeds": [request.settings.seed + k for k in range(request.seeds)],
-        "best": _best(outcomes, maximise=maximise),
+        "best": next(iter(best.values())) if len(best) == 1 else None,
+        "best_by_response": best,
+        "contradictions": _contradictions(outcomes, maximise=maximise),
         "entries": [_entry_document(o) for o in outcomes],
     }
 
@@ -245,6 +304,7 @@ def _text(request: Comparison, problem: Problem, outcomes: Sequence[Outcome]) ->
 
     maximise = _maximises(problem)
     best = _best(outcomes, maximise=maximise)
+    contradictions = _contradictions(outcomes, maximise=maximise)
     rows = [HEADINGS, *(_row(o) for o in outcomes)]
     widths = [max(len(row[k]) for row in rows) for k in range(len(HEADINGS))]
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
@@ -257,7 +317,19 @@ def _text(request: Comparison, problem: Problem, outcomes: Sequence[Outcome]) ->
     out += ["", *lines]
     notes = [f"{_label(o.entry)}: {_reason(o)}" for o in outcomes if _reason(o)]
     out += ["", *notes] if notes else []
-    return [*out, "", f"best verified  {_label(outcomes[best].entry)}" if best is not None else "no point was verified"]
+    out += ["", *(f"contradiction: {c}" for c in contradictions)] if contradictions else []
+    return [*out, "", *_best_lines(outcomes, best)]
+
+
+def _best_lines(outcomes: Sequence[Outcome], best: Mapping[str, int | None]) -> list[str]:
+    if all(place is None for place in best.values()):
+        return ["no point was verified"]
+    heads = {r: "best verified" if len(best) == 1 else f"best verified, {r}" for r in best}
+    width = max(map(len, heads.values()))
+    return [
+        f"{heads[r].ljust(width)}  {'none' if place is None else _label(outcomes[place].entry)}"
+        for r, place in best.items()
+    ]
 
 
 def _label(entry: Entry) -> str:

@@ -6,7 +6,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Generator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -157,6 +157,7 @@ def _explain(problem: Problem, request: Request) -> Exit:
         _print_explanation(request, problem, str(found), plain(found))
         return Exit.USAGE
     name, _, accepted = build_solver(problem, name, request.options)
+    found = replace(found, verdicts={**found.verdicts, name: accepted})  # what it would do with the options given
     text = f"{found}\n\nwould run {name}: {accepted.how}; claims at most {accepted.claim}; the point is then checked"
     if not request.verify:
         text = text.replace("; the point is then checked", "; the check is left out")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -130,3 +131,49 @@ def test_a_maximising_leader(cli: Call) -> None:
     assert data["sense"] == "max"
     assert data["entries"][0]["mean"] == pytest.approx(102.0)
     assert data["best"] == 0
+
+
+TIED = '''
+import pyomo.environ as pyo
+import bilevel_core as bl
+
+
+def model():
+    """Any y in [0, x + 1] is optimal for the follower: at best y = 2 at x = 1 (-1), at worst y = 0 at x = 0 (0)."""
+    m = pyo.ConcreteModel()
+    m.x = pyo.Var(bounds=(0, 1))
+    m.f = bl.Follower()
+    m.f.y = pyo.Var(bounds=(0, 5))
+    m.f.c = pyo.Constraint(expr=m.f.y <= m.x + 1)
+    m.f.o = pyo.Objective(expr=0 * m.f.y)
+    m.o = pyo.Objective(expr=m.x - m.f.y)
+    return m
+'''
+
+
+def test_best_is_within_one_response(cli: Call, tmp_path: Path) -> None:
+    """A pessimist's optimum is no rival of an optimist's: each response has a best of its own, and none contradicts."""
+    (tmp_path / "tied.py").write_text(TIED)
+    runs = ("-s", "kkt", "-s", "kkt", "-o", "response=pessimistic", "-o", "complementarity=bigm")
+    r = cli("compare", str(tmp_path / "tied.py"), *runs)
+    assert r.code == 0
+    last = r.out.splitlines()[-2:]
+    assert last[0] == "best verified, optimistic   kkt"
+    assert last[1] == "best verified, pessimistic  kkt response=pessimistic complementarity=bigm"
+    assert "contradict" not in r.out
+    data = json.loads(cli("compare", str(tmp_path / "tied.py"), *runs, "-f", "json").out)
+    assert (data["best"], data["best_by_response"]) == (None, {"optimistic": 0, "pessimistic": 1})
+    assert data["contradictions"] == []
+
+
+def test_contradictions_are_told_and_are_no_success(cli: Call, plugin: object) -> None:
+    """At x = 1 the follower has y = 2: a bilevel feasible point, with -7, which the stub calls globally optimal."""
+    plugin("stub", STUB)  # type: ignore[operator]
+    r = cli("compare", BARD, "-s", "stub", "-o", "x=1", "-o", "y=2", "-s", "kkt")
+    assert "stub x=1 y=2 claims that nothing is better than -7" in r.out
+    assert "kkt has a verified point with -12" in r.out
+    assert r.code == 5
+    r = cli("compare", BARD, "-s", "stub", "-o", "end=unbounded", "-o", "x=none", "-s", "kkt", "-f", "json")
+    assert r.code == 5
+    (told,) = json.loads(r.out)["contradictions"]
+    assert "unbounded" in told

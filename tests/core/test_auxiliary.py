@@ -216,3 +216,14 @@ def test_what_it_refuses() -> None:
     for name, value in (("tolerance", 0.0), ("damping", -1.0), ("memory", 0), ("lower_iterations", 0)):
         with pytest.raises(bl.UsageError, match=name):
             bl.solve(bard_511(), "auxiliary", {name: value})
+
+
+def test_a_program_that_no_backend_solves_promises_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsolved(self: AuxiliaryProgram, radius: float, curvature: np.ndarray | None = None) -> Direction | None:
+        return None
+
+    monkeypatch.setattr(AuxiliaryProgram, "solve", unsolved)
+    r = bl.solve(bard_511(), "auxiliary", {"max_leaps": 0})
+    assert "nan" not in r.message
+    assert "No backend solved the auxiliary program" in r.message
+    assert r.claim <= bl.Claim.FEASIBLE

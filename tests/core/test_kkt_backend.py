@@ -11,6 +11,7 @@ import pytest
 import bilevel_core as bl
 from bilevel_core.backends import Solution
 from bilevel_core.backends.highs import Highs
+from bilevel_core.backends.scip import Scip
 from bilevel_core.errors import BackendError
 from bilevel_core.program import Function, Level, Program, Row, Variable
 from bilevel_core.run import RunContext
@@ -56,6 +57,21 @@ def test_options_of_a_backend_that_breaks_are_not_handed_on(monkeypatch: pytest.
     r = bl.solve(bard_511(), solver="kkt", options=HIGHS)
     assert r.upper_objective == pytest.approx(-12.0)
     assert "backend_options were for highs; scip" in r.message
+
+
+def test_scip_is_asked_again_without_conflict_analysis(monkeypatch: pytest.MonkeyPatch) -> None:
+    solve: Callable[..., Solution] = Scip.solve
+
+    def broken(self: Scip, program: Program, settings: Any = None) -> Solution:
+        if settings.options.get("conflict/enable", True):
+            raise BackendError("SCIP failed: error in input data!")
+        return solve(self, program, settings)
+
+    monkeypatch.setattr(Scip, "solve", broken)
+    assert bl.solve(bard_511(), solver="kkt").upper_objective == pytest.approx(-12.0)
+    r = bl.solve(bard_511(), solver="kkt", options={"backend_options": {"conflict/enable": True}})
+    assert r.claim <= bl.Claim.FEASIBLE  # what was asked for is not changed: the point known before is shown
+    assert "SCIP failed" in r.message
 
 
 def test_an_option_that_the_backend_does_not_know_is_an_error_still() -> None:

@@ -10,9 +10,11 @@ import pytest
 import bilevel_core as bl
 from bilevel_core.solvers.auxiliary import Auxiliary
 from bilevel_core.solvers.hypergradient import HypergradientDescent
+from bilevel_core.solvers.kkt import KKT
 from bilevel_core.solvers.penalty import Penalty
 from bilevel_core.solvers.trust_region import TrustRegion
 from bilevel_core.solvers.used_options import AUXILIARY, HYPERGRADIENT, Only, check
+from bilevel_core.solvers.used_options import KKT as OF_KKT
 
 from .models import bard_511
 
@@ -20,6 +22,7 @@ ALGEBRAIC, DIFFERENTIABLE = "algebraic", "differentiable"
 VALUE = {"tolerance": 1e-3, "extrapolate": False, "lower_tolerance": 1e-3, "lower_iterations": 7}
 LOWER = {"learning_rate": 0.5, "schedule": "cosine", "momentum": 0.5, "weight_decay": 0.1}
 BILEVEL = {"upper_model": "linear", "complementarity": "bigm"}
+BOUNDS = {"multiplier_bound": 3.0, "slack_bound": 3.0, "max_enlargements": 0}
 REDUCED = {"quasi_newton": "sr1", "memory": 3, "hypergradient_tolerance": 1e-3}
 
 Case = tuple[type[Any], tuple[Only, ...], dict[str, Any], str | None, dict[str, Any]]
@@ -42,6 +45,9 @@ CASES: list[Case] = [
     (HypergradientDescent, HYPERGRADIENT, {}, ALGEBRAIC, {"lower_method": "adam"}),
     (Auxiliary, AUXILIARY, {}, None, LOWER),
     (Auxiliary, AUXILIARY, {}, DIFFERENTIABLE, {"max_leaps": 2}),
+    (KKT, OF_KKT, {}, None, {**BOUNDS, "starts": 3}),
+    (KKT, OF_KKT, {"complementarity": "strong-duality", "modes": {"f": "sos1"}}, None, BOUNDS),
+    (KKT, OF_KKT, {"complementarity": "relaxed"}, None, {**BOUNDS, "gap": 0.5}),
 ]
 
 USED: list[Case] = [
@@ -55,6 +61,9 @@ USED: list[Case] = [
     (HypergradientDescent, HYPERGRADIENT, {"outer": "sgd"}, ALGEBRAIC, {"outer_rate": 0.5, "outer_momentum": 0.5}),
     (HypergradientDescent, HYPERGRADIENT, {"mode": "unroll"}, DIFFERENTIABLE, {"hypergradient_steps": 3}),
     (Auxiliary, AUXILIARY, {}, ALGEBRAIC, {"max_leaps": 2}),
+    (KKT, OF_KKT, {"complementarity": "bigm"}, None, {**BOUNDS, "gap": 0.5}),
+    (KKT, OF_KKT, {"modes": {"f": "bigm"}}, None, BOUNDS),
+    (KKT, OF_KKT, {"complementarity": "penalised"}, None, {"starts": 3}),
 ]
 
 
@@ -113,3 +122,10 @@ def test_a_solver_may_be_run_without_being_chosen() -> None:
     """The check must not depend on the way that leads to the run."""
     with pytest.raises(bl.UsageError, match="extrapolate"):
         Penalty(extrapolate=False).run(bl.PyomoProblem(bard_511()), bl.RunContext())
+
+
+@pytest.mark.parametrize("name", ["multiplier_bounds", "slack_bounds"])
+def test_bounds_by_name_are_options_of_big_m(name: str) -> None:
+    with pytest.raises(bl.UsageError, match=name):
+        KKT(**{name: {"c": 1.0}})
+    KKT(complementarity="bigm", **{name: {"c": 1.0}}).with_sets()
