@@ -168,10 +168,9 @@ def columns(node: Expression) -> frozenset[int]:
 def evaluate(node: Expression, values: Vector) -> float:
     """The value at a point; NaN where the expression is not defined there (log of a negative number, ...)."""
     try:
-        result = _evaluate(node, values)
+        return _evaluate(node, values)
     except (ValueError, ZeroDivisionError, OverflowError):
         return math.nan
-    return math.nan if isinstance(result, complex) else result
 
 
 def _evaluate(node: Expression, values: Vector) -> float:
@@ -185,7 +184,10 @@ def _evaluate(node: Expression, values: Vector) -> float:
         case Product(factors):
             return math.prod(_evaluate(f, values) for f in factors)
         case Power(base, exponent):
-            return _evaluate(base, values) ** _evaluate(exponent, values)
+            value = _evaluate(base, values) ** _evaluate(exponent, values)
+            if isinstance(value, complex):
+                raise ValueError("A fractional power of a negative number.")
+            return value
         case Call(function, argument):
             return FUNCTIONS[function](_evaluate(argument, values))
         case _:

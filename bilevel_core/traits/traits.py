@@ -10,7 +10,7 @@ from bilevel_core.problems.base import AlgebraicProblem, DifferentiableProblem, 
 from bilevel_core.program import BilevelProgram, Function, Level, Row, Variable, collect, positive_semidefinite
 from bilevel_core.program.expression import Call, Expression, differentiate, walk
 from bilevel_core.program.expression import columns as expression_columns
-from bilevel_core.traits.interval import convex_over
+from bilevel_core.traits.proof import convex_over
 
 CONVEX = "convex-followers"
 """Structure that a problem type declares whose followers are proven to be convex, integrality apart."""
