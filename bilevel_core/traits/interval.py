@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from bilevel_core.program import Function, Variable, collect, positive_semidefinite
 from bilevel_core.program import expression as ex
 from bilevel_core.program.expression import Expression
+from bilevel_core.program.ranges import Interval, multiply, polynomial_range
 
-Interval = tuple[float, float]
 ALL: Interval = (-math.inf, math.inf)
 CONSTANT, AFFINE, CONVEX, CONCAVE, UNKNOWN = "constant", "affine", "convex", "concave", "unknown"
 _MIRRORED = {CONSTANT: CONSTANT, AFFINE: AFFINE, CONVEX: CONCAVE, CONCAVE: CONVEX, UNKNOWN: UNKNOWN}
@@ -107,14 +107,8 @@ class Box:
 
 def function_range(f: Function, box: Box) -> Interval:
     """The range of a function over the box, not sharp."""
-    parts: list[Interval] = [(f.constant, f.constant)]
-    parts += [multiply((c, c), box.bounds[i]) for i, c in f.linear.items()]
-    for (i, j), c in f.quadratic.items():
-        square = power_range(box.bounds[i], 2.0) if i == j else multiply(box.bounds[i], box.bounds[j])
-        parts.append(multiply((c, c), square))
-    if f.nonlinear is not None:
-        parts.append(box.shape(f.nonlinear)[1])
-    return _sum_range(parts)
+    value = polynomial_range(f, box.bounds)
+    return value if f.nonlinear is None else _sum_range([value, box.shape(f.nonlinear)[1]])
 
 
 def _sum_of(parts: Sequence[str]) -> str:
@@ -172,12 +166,6 @@ def _power_outer(p: float, at: Interval) -> tuple[str, int]:
             return CONCAVE, 1
         return (CONVEX, 1) if even else (CONCAVE, -1)
     return (CONCAVE, 1) if 0.0 < p < 1.0 else (UNKNOWN, 0)
-
-
-def multiply(a: Interval, b: Interval) -> Interval:
-    """Products of two ranges; zero times infinity is zero."""
-    corners = [0.0 if u == 0.0 or v == 0.0 else u * v for u in a for v in b]
-    return min(corners), max(corners)
 
 
 def _sum_range(parts: Sequence[Interval]) -> Interval:

@@ -12,7 +12,8 @@ import pytest
 import bilevel_core as bl
 from bilevel_core.program import Variable, collect
 from bilevel_core.program import expression as ex
-from bilevel_core.traits.interval import Box, call_range, multiply, power_range
+from bilevel_core.program.ranges import multiply
+from bilevel_core.traits.interval import Box, call_range, power_range
 from bilevel_core.traits.proof import convex_over, smallest_eigenvalue
 
 
