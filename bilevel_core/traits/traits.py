@@ -83,6 +83,7 @@ class Traits:
         lower_bounds: whether a follower's variable is bounded.
         stochastic: whether objectives are means over batches of data.
         functions: names of the functions in nonlinear expressions of either level, as in `expression.FUNCTIONS`.
+        duals: whether followers' multipliers stand in the leader's model.
     """
 
     form: str
@@ -99,7 +100,6 @@ class Traits:
     lower_bounds: bool = False
     stochastic: bool = False
     functions: frozenset[str] = frozenset()
-
     duals: bool = False
 
     @property
@@ -120,7 +120,8 @@ class Traits:
             labels[f.label] = labels.get(f.label, 0) + 1
         lower = ", ".join(k if n == 1 else f"{n} x {k}" for k, n in labels.items())
         integer = "mixed-integer " if self.upper_integers else ""
-        return f"{integer}{self.upper_objective} leader over {lower}" + (" in a Nash game" if self.game else "")
+        paid = " with followers' multipliers" if self.duals else ""
+        return f"{integer}{self.upper_objective} leader{paid} over {lower}" + (" in a Nash game" if self.game else "")
 
 
 def derive_traits(problem: Problem) -> Traits:
