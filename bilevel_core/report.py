@@ -139,6 +139,8 @@ def _certificate(c: Certificate) -> list[tuple[str, str]]:
         facts.append(("violations", f"leader {c.upper_violation:.2g}, follower {c.lower_violation:.2g}"))
     if c.verdict is not Verdict.REFUTED:
         facts.append(("follower's answer", c.response))
+    if c.worst_response is not None and c.response != "unique":
+        facts.append(("worst answer", f"{number(c.worst_response)} for the leader"))
     return facts
 
 

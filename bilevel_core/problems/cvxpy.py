@@ -67,6 +67,7 @@ class CvxpyProblem(AlgebraicProblem):
         self._variables, self._owners = self._find_variables()
         self._check_names()
         self._check_leader()
+        self._check_labels()
         self._groups: tuple[list[Group], list[Group]] = ([], [])
         self._columns: list[Variable] = []
         self._functions: dict[int, list[Function]] = {}
@@ -167,6 +168,26 @@ class CvxpyProblem(AlgebraicProblem):
                         "follower's own problem and so is its variable: use the parameter there in its place."
                     )
 
+        if -1 not in self._owners:
+            lower = {v.id for problem in self.lowers for v in problem.variables()}
+            both = [v.name() for v in self.upper.variables() if v.id in lower]
+            raise ModelError(
+                "The leader decides nothing: every variable stands in a lower problem, and so is a follower's"
+                + (f" ({', '.join(map(repr, both))})." if both else ".")
+                + " Where a lower problem needs the leader's variable x, let a parameter stand for it there: "
+                "p = cp.Parameter(), and leader={p: x}."
+            )
+
+    def _check_labels(self) -> None:
+        """Rows are called by name in options and reports: no two of the leader's, or of the followers', share one."""
+        followers = [
+            n for p, name in zip(self.lowers, self._names, strict=True) for n, _ in _named(p.constraints, name)
+        ]
+        for names in ([n for n, _ in _named(self.upper.constraints, "leader")], followers):
+            twice = next((n for k, n in enumerate(names) if n in names[:k]), None)
+            if twice is not None:
+                raise ModelError(f"Two constraints are called {twice!r}: give each a label of its own.")
+
     # Reading.
 
     def _read_variables(self) -> None:
@@ -212,7 +233,9 @@ class CvxpyProblem(AlgebraicProblem):
         names = {i: self._columns[i].name for i in read.made}
         side = self._groups[min(owner + 1, 1)]
         side += [Group(n, (), (i,), hidden=True) for i, n in names.items()]
-        rows = _as_bounds(read.rows, self._columns, set(own))
+        labels = tuple(str(c.label) for c in problem.constraints if getattr(c, "label", None))
+        rows = _as_bounds(read.rows, self._columns, set(own), labels, leader=owner < 0)
+        read.bound_hidden()
         return Level(name, -function if maximise else function, tuple(rows), tuple(own), maximise)
 
     # Values.
@@ -251,8 +274,14 @@ def _named(constraints: Sequence[Any], level: str) -> list[tuple[str, Any]]:
     return [(getattr(c, "label", None) or f"{level}.c{k}", c) for k, c in enumerate(constraints, start=1)]
 
 
-def _as_bounds(rows: Sequence[Row], columns: list[Variable], own: set[int]) -> list[Row]:
-    """Inequalities on one of the level's own columns become its bounds; others, and what would leave nothing, stay."""
+def _as_bounds(
+    rows: Sequence[Row], columns: list[Variable], own: set[int], labels: Sequence[str], *, leader: bool
+) -> list[Row]:
+    """Inequalities on one of the level's own columns become its bounds; others, and what would leave nothing, stay.
+
+    So do rows that the user labelled, to be called by their names; those of the leader's, which have no multipliers,
+    are bounds as well.
+    """
     kept: list[Row] = []
     for row in rows:
         f = row.function
@@ -260,7 +289,8 @@ def _as_bounds(rows: Sequence[Row], columns: list[Variable], own: set[int]) -> l
             kept.append(row)
             continue
         ((i, c),) = f.linear.items()
-        if i not in own:
+        labelled = any(row.name == label or row.name.startswith((f"{label}[", f"{label}:")) for label in labels)
+        if i not in own or (labelled and not leader):
             kept.append(row)
             continue
         ends = sorted((row.lower / c, row.upper / c))
@@ -270,8 +300,10 @@ def _as_bounds(rows: Sequence[Row], columns: list[Variable], own: set[int]) -> l
             new = replace(new, lower=float(np.ceil(new.lower - 1e-9)), upper=float(np.floor(new.upper + 1e-9)))
         if new.lower > new.upper:
             kept.append(row)
-        else:
-            columns[i] = new
+            continue
+        columns[i] = new
+        if labelled:
+            kept.append(row)
     return kept
 
 

@@ -11,7 +11,7 @@ from cvxpy.utilities.scopes import dpp_scope
 
 from bilevel_core.errors import ModelError
 from bilevel_core.problems.cvxpy_affine import shown
-from bilevel_core.program import INF, Function, Variable
+from bilevel_core.program import INF, Function, Variable, function_range
 
 cp: Any = cvxpy
 
@@ -107,7 +107,7 @@ def check_parameters(
             ends = [np.broadcast_to(np.asarray(b, dtype=float), p.shape).flatten(order="F") for b in p.bounds]
             low, high = np.maximum(low, ends[0]), np.minimum(high, ends[1])
         for f, least, most in zip(functions[p.id], low, high, strict=True):
-            smallest, largest = interval(f, columns)
+            smallest, largest = function_range(f, columns)
             if smallest < least or largest > most:
                 side = f"at least {least:g}" if smallest < least else f"at most {most:g}"
                 raise ModelError(
@@ -115,15 +115,6 @@ def check_parameters(
                     f"{f.text([c.name for c in columns])}, need not be: give the leader's variable that bound "
                     "(cp.Variable(nonneg=True), or a constraint of the leader's on it alone)."
                 )
-
-
-def interval(f: Function, columns: Sequence[Variable]) -> tuple[float, float]:
-    """The range of a linear function over the columns' bounds."""
-    low = high = f.constant
-    for i, c in f.linear.items():
-        ends = (c * columns[i].lower, c * columns[i].upper)
-        low, high = low + min(ends), high + max(ends)
-    return low, high
 
 
 def read_variable(v: Any) -> tuple[list[Variable], np.ndarray]:
@@ -181,3 +172,16 @@ def _mask(v: Any, attribute: str) -> np.ndarray:
         for index in given:
             mask[tuple(np.atleast_1d(index))] = True
     return mask
+
+
+def unreadable(where: str, expression: Any, want: int) -> ModelError:
+    """The error for an atom that cannot be read where it stands."""
+    side = {1: "minimised or bounded above", -1: "maximised or bounded below", 0: "an exact value"}[want]
+    shape = (
+        "convex" if expression.is_atom_convex() else "concave" if expression.is_atom_concave() else "of no curvature"
+    )
+    return ModelError(
+        f"{where}: {shown(expression)} cannot be read where it stands ({side}), since "
+        f"{type(expression).__name__} is {shape}. Convex atoms can be minimised or bounded above, concave ones "
+        "maximised or bounded below; smooth ones (powers, exp, log, products) may stand anywhere."
+    )

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from bilevel_core.problems import cvxpy_atoms as atoms
 from bilevel_core.problems.cvxpy_hidden import Defined, Hidden, Valued
-from bilevel_core.program import INF, Function, Row, Variable, linear
+from bilevel_core.program import INF, Function, Row, Variable, function_range, linear
 
 Functions = list[Function]
+MARGIN = 0.01
+"""How far, relatively and absolutely, bounds of hidden columns are from the values that these can take."""
 
 
 class Rows:
@@ -33,6 +37,8 @@ class Rows:
         self.hidden: list[Hidden] = []
         self.made: list[int] = []
         """The hidden columns in order."""
+        self.choices: list[tuple[int, int, Functions]] = []
+        """Hidden columns that are the largest (1) or smallest (-1) of some functions."""
         self._count = 0
 
     def called(self, label: str) -> str:
@@ -55,6 +61,28 @@ class Rows:
         columns = self.new(label, int(expression.size))
         self.hidden.append(Valued(label, tuple(columns), expression))
         return [linear({i: 1.0}) for i in columns]
+
+    def bound_hidden(self) -> None:
+        """Give hidden columns of a follower's that are the largest of some functions the bounds that follow from them.
+
+        The tightest value lies strictly between them, so they never bind; to have them at all is what makes a slack
+        beside such a column bounded.
+        """
+        if self.own is None:
+            return
+        for column, sign, functions in self.choices:
+            ranges = [function_range(f.scaled(float(sign)), self.columns) for f in functions]
+            low, high = max(r[0] for r in ranges), max(r[1] for r in ranges)
+            old = self.columns[column]
+            ends = (low - MARGIN * (1.0 + abs(low)), high + MARGIN * (1.0 + abs(high)))
+            low, high = ends if sign > 0 else (-ends[1], -ends[0])
+            if not math.isfinite(high if sign > 0 else low):
+                continue
+            self.columns[column] = replace(
+                old,
+                lower=old.lower if sign > 0 else max(old.lower, low),
+                upper=min(old.upper, high) if sign > 0 else old.upper,
+            )
 
     def at_most(self, name: str, f: Function) -> None:
         """The row ``f <= 0``; nothing where that is true of a number."""

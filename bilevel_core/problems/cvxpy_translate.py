@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,8 +23,9 @@ from cvxpy.utilities.scopes import dpp_scope
 from bilevel_core.errors import ModelError
 from bilevel_core.problems import cvxpy_atoms as atoms
 from bilevel_core.problems.cvxpy_affine import affine, constants, is_affine, is_constant, shown
+from bilevel_core.problems.cvxpy_check import unreadable
 from bilevel_core.problems.cvxpy_hidden import Solved, Split, fresh_variables
-from bilevel_core.problems.cvxpy_rows import Rows, entry
+from bilevel_core.problems.cvxpy_rows import MARGIN, Rows, entry
 from bilevel_core.program import INF, Function, Variable, linear, total
 
 cp: Any = cvxpy
@@ -33,6 +35,8 @@ PIECES = {"abs": 1, "maximum": 1, "max": 1, "norm_inf": 1, "minimum": -1, "min":
 """Atoms that are the largest (1) or smallest (-1) of a few pieces."""
 NORMS = ("Pnorm", "PnormApprox")
 PRODUCTS = ("multiply", "MulExpression", "DivExpression")
+HAIR = 1e-8
+"""How far bounds stay from the end of a logarithm's domain."""
 READ = ("Inequality", "NonPos", "NonNeg", "Equality", "Zero", "SOC", "ExpCone", "PSD")
 """Constraints that can be read."""
 
@@ -138,10 +142,14 @@ class Translator(Rows):
     def _smooth(self, expression: Any, name: str, want: int) -> Functions | None:
         """Atoms that need no columns of their own; None for others."""
         if name in atoms.UNARY:
-            return [atoms.UNARY[name](f) for f in self._arguments(expression, want)[0]]
+            arguments = self._arguments(expression, want)[0]
+            if name in atoms.LEAST:
+                self._bounded(arguments, atoms.LEAST[name])
+            return [atoms.UNARY[name](f) for f in arguments]
         if name in atoms.BINARY:
             shapes = [a.shape for a in expression.args]
             arguments = self._arguments(expression, want)
+            self._bounded([*arguments[0], *arguments[1]], 0.0)
             left, right = atoms.broadcast(arguments[0], arguments[1], shapes)
             return [atoms.BINARY[name](x, y) for x, y in zip(left, right, strict=True)]
         if name in atoms.POWERS:
@@ -174,6 +182,19 @@ class Translator(Rows):
             if f.degree == 0 or (len(f.columns) == 1 and f.degree == 1 and self._nonnegative(f)):
                 continue
             self.at_most(self.called("domain"), -f)
+
+    def _bounded(self, arguments: Functions, least: float) -> None:
+        """The end of an atom's domain as a bound of a follower's variable, where the argument is one variable.
+
+        A logarithm keeps away from it by itself, since its slope has no end there; the bound tells solvers where to
+        search and where to start, and is a hair inside, so that the slope is finite all over.
+        """
+        for f in arguments:
+            if self.own is None or f.degree != 1 or len(f.linear) != 1 or self.own.isdisjoint(f.linear):
+                continue
+            inside = f - least - HAIR
+            if not self._nonnegative(inside):
+                self.at_most(self.called("domain"), -inside)
 
     def _nonnegative(self, f: Function) -> bool:
         ((i, c),) = f.linear.items()
@@ -219,6 +240,8 @@ class Translator(Rows):
         if found is not None:
             out = self.epigraph(expression, name)
             for t, group in zip(out, found, strict=True):
+                (column,) = t.linear
+                self.choices.append((column, want, list(group)))
                 for piece in group:
                     self.at_most(self.called(name), (piece - t).scaled(float(want)))
             return out
@@ -232,7 +255,7 @@ class Translator(Rows):
                 total([u.scaled(0.5), v.scaled(0.5), atoms.absolute(u - v).scaled(sign)])
                 for u, v in zip(left, right, strict=True)
             ]
-        raise self._unreadable(expression, want)
+        raise unreadable(self.where, expression, want)
 
     def _norm1(self, expression: Any, want: int) -> Functions:
         sizes = self.read(cp.abs(expression.args[0]), max(want, 0))
@@ -262,6 +285,10 @@ class Translator(Rows):
         out: Functions = []
         for x, n, t in zip(argument, columns[:size], columns[size:], strict=True):
             rest = x - linear({n: 1.0})
+            if self.own is not None:
+                most = threshold + MARGIN * (1.0 + threshold)
+                self.columns[n] = replace(self.columns[n], lower=-most, upper=most)
+                self.choices.append((t, 1, [rest, -rest]))
             for sign in (1.0, -1.0):
                 self.at_most(self.called("huber"), rest.scaled(sign) - linear({t: 1.0}))
             out.append(Function(0.0, {t: 2.0 * threshold}, {(n, n): 1.0}))
@@ -273,7 +300,7 @@ class Translator(Rows):
         if method is None or not (
             (want > 0 and expression.is_atom_convex()) or (want < 0 and expression.is_atom_concave())
         ):
-            raise self._unreadable(expression, want)
+            raise unreadable(self.where, expression, want)
         if "solver_context" in inspect.signature(method).parameters:
             method = partial(method, solver_context=None)
         sides = self._sides(expression, want)
@@ -380,18 +407,3 @@ class Translator(Rows):
             self.at_most(entry(name, k, len(x)), b.times(atoms.UNARY["exp"](ratio)) - c)
             if b.degree:
                 self.at_most(f"{entry(name, k, len(x))}:y", -b)
-
-    def _unreadable(self, expression: Any, want: int) -> ModelError:
-        side = {1: "minimised or bounded above", -1: "maximised or bounded below", 0: "an exact value"}[want]
-        shape = (
-            "convex"
-            if expression.is_atom_convex()
-            else "concave"
-            if expression.is_atom_concave()
-            else "of no curvature"
-        )
-        return ModelError(
-            f"{self.where}: {shown(expression)} cannot be read where it stands ({side}), since "
-            f"{type(expression).__name__} is {shape}. Convex atoms can be minimised or bounded above, concave ones "
-            "maximised or bounded below; smooth ones (powers, exp, log, products) may stand anywhere."
-        )

@@ -7,6 +7,7 @@ from bilevel_core.program.convexity import positive_definite, positive_semidefin
 from bilevel_core.program.expression import Expression
 from bilevel_core.program.function import Function, collect, linear, total
 from bilevel_core.program.program import INF, BilevelProgram, Dual, Level, Program, Row, Variable, append_columns
+from bilevel_core.program.ranges import function_range, polynomial_range
 
 __all__ = [
     "INF",
@@ -20,7 +21,9 @@ __all__ = [
     "Variable",
     "append_columns",
     "collect",
+    "function_range",
     "linear",
+    "polynomial_range",
     "positive_definite",
     "positive_semidefinite",
     "total",

@@ -185,8 +185,8 @@ def _evaluate(node: Expression, values: Vector) -> float:
             return math.prod(_evaluate(f, values) for f in factors)
         case Power(base, exponent):
             value = _evaluate(base, values) ** _evaluate(exponent, values)
-            if isinstance(value, complex):  # a fractional power of a negative number
-                raise ValueError("no real value")
+            if isinstance(value, complex):
+                raise ValueError("A fractional power of a negative number.")
             return value
         case Call(function, argument):
             return FUNCTIONS[function](_evaluate(argument, values))

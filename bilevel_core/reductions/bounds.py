@@ -22,7 +22,7 @@ import numpy as np
 from bilevel_core.backends import SolveStatus
 from bilevel_core.backends.highs import Highs
 from bilevel_core.errors import BackendError
-from bilevel_core.program import INF, Function, Program, Row, Variable, linear
+from bilevel_core.program import INF, Function, Program, Row, Variable, function_range, linear
 from bilevel_core.reductions.bigm import PairBounds
 from bilevel_core.reductions.kkt import OptimalityConditions
 from bilevel_core.reductions.pairs import Pair
@@ -151,7 +151,7 @@ class _Ranges:
         self.out_of_time = out_of_time
 
     def __call__(self, f: Function) -> tuple[float, float]:
-        low, high = interval(f, self.relaxation)
+        low, high = function_range(f, self.relaxation.columns)
         if f.degree > 1:
             return low, high
         if not math.isfinite(low):
@@ -168,29 +168,6 @@ class _Ranges:
         except BackendError:
             return math.inf
         return -solution.objective if solution.status is SolveStatus.OPTIMAL else math.inf
-
-
-def interval(f: Function, program: Program) -> tuple[float, float]:
-    """Interval arithmetic over the columns' bounds; infinite for nonlinear terms."""
-    if f.nonlinear is not None:
-        return -math.inf, math.inf
-    low = high = f.constant
-    box = {i: (program.columns[i].lower, program.columns[i].upper) for i in f.columns}
-    for i, c in f.linear.items():
-        ends = (c * box[i][0], c * box[i][1])
-        low, high = low + min(ends), high + max(ends)
-    for (i, j), c in f.quadratic.items():
-        corners = [c * _times(a, b) for a in box[i] for b in box[j]]
-        if i == j:
-            corners = [c * _times(a, a) for a in box[i]]
-            if box[i][0] <= 0.0 <= box[i][1]:
-                corners.append(0.0)
-        low, high = low + min(corners), high + max(corners)
-    return low, high
-
-
-def _times(a: float, b: float) -> float:
-    return 0.0 if a == 0.0 or b == 0.0 else a * b
 
 
 def _multiplier_bounds(

@@ -1,10 +1,7 @@
-"""Proofs of convexity over a box: by the rules of composition, or by intervals that contain every Hessian.
+"""The curvature of expressions by the rules of composition, and their ranges, over a box.
 
-Source: Grant, Boyd and Ye (2006), Disciplined convex programming, for the rules; Adjiman, Dallwig, Floudas and
-Neumaier (1998), A global optimization method, alphaBB, for bounds on the smallest eigenvalue of an interval matrix
-(Gerschgorin's circles, and the midpoint's smallest eigenvalue less the radius's norm). What cannot be proven is not
-known: neither way ever shows that a function is not convex. Intervals are computed in floating point without directed
-rounding.
+Source: Grant, Boyd and Ye (2006), Disciplined convex programming, for the rules. What cannot be shown is not known.
+Intervals are computed in floating point without directed rounding.
 """
 
 from __future__ import annotations
@@ -12,16 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from bilevel_core.program import Function, Variable, collect, positive_semidefinite
 from bilevel_core.program import expression as ex
 from bilevel_core.program.expression import Expression
+from bilevel_core.program.ranges import Interval, multiply, polynomial_range
 
-Interval = tuple[float, float]
 ALL: Interval = (-math.inf, math.inf)
-MOST_COLUMNS = 20
-"""Hessians of more columns are not written out."""
 CONSTANT, AFFINE, CONVEX, CONCAVE, UNKNOWN = "constant", "affine", "convex", "concave", "unknown"
 _MIRRORED = {CONSTANT: CONSTANT, AFFINE: AFFINE, CONVEX: CONCAVE, CONCAVE: CONVEX, UNKNOWN: UNKNOWN}
 
@@ -33,6 +26,12 @@ class Box:
         self.bounds: list[Interval] = [(c.lower, c.upper) for c in columns]
         self.own = own
         self._known: dict[Expression, tuple[str, Interval]] = {}
+
+    def within(self, bounds: Sequence[Interval]) -> Box:
+        """A box with other bounds for the same columns."""
+        out = Box((), self.own)
+        out.bounds = list(bounds)
+        return out
 
     def shape(self, node: Expression) -> tuple[str, Interval]:
         """The curvature of an expression in the own columns by the rules of composition, and its range."""
@@ -106,80 +105,10 @@ class Box:
         return _composed(outer, monotone, inner), power_range(at, p)
 
 
-def convex_over(f: Function, columns: Sequence[Variable], own: frozenset[int]) -> bool:
-    """Whether a function is proven convex in the columns ``own``, for all values in the bounds of all columns.
-
-    False means that no proof was found. A function with ``abs`` of own columns has no proof either: it has no
-    derivative, and nothing here serves conditions that need one.
-    """
-    box = Box(columns, own)
-    if f.nonlinear is not None and any(
-        isinstance(n, ex.Call) and n.function == "abs" and ex.columns(n) & own for n in ex.walk(f.nonlinear)
-    ):
-        return False
-    return _by_rules(f, box) or _by_hessian(f, box)
-
-
-def _by_rules(f: Function, box: Box) -> bool:
-    """The quadratic part convex by itself (products with parameters are linear), the nonlinear part by the rules."""
-    order = sorted({i for pair in f.quadratic for i in pair if i in box.own})
-    if order and not positive_semidefinite(f.hessian(order)):
-        return False
-    return f.nonlinear is None or box.shape(f.nonlinear)[0] in (CONSTANT, AFFINE, CONVEX)
-
-
-def _by_hessian(f: Function, box: Box) -> bool:
-    """A lower bound of the smallest eigenvalue of all Hessians over the box is not negative."""
-    order = sorted(f.columns & box.own)
-    if len(order) > MOST_COLUMNS:
-        return False
-    low, high = np.zeros((len(order), len(order))), np.zeros((len(order), len(order)))
-    try:
-        for a, i in enumerate(order):
-            slope = f.partial(i)
-            for b, j in enumerate(order[: a + 1]):
-                if j in slope.columns:
-                    entry = function_range(slope.partial(j), box)
-                    low[a, b] = low[b, a] = entry[0]
-                    high[a, b] = high[b, a] = entry[1]
-    except ValueError:  # a function without a derivative
-        return False
-    if np.isnan(low).any() or np.isnan(high).any():
-        return False
-    return smallest_eigenvalue(low, high) >= 0.0
-
-
-def smallest_eigenvalue(low: np.ndarray, high: np.ndarray) -> float:
-    """A lower bound of the eigenvalues of all symmetric matrices between two, each of shape (n, n).
-
-    The better of Gerschgorin's circles and the midpoint's smallest eigenvalue less the radius's spectral norm. Entries
-    may be infinite; rounding is put down to the bound, up to 1e-12 of the largest entry.
-    """
-    if low.size == 0:
-        return 0.0
-    reach = np.maximum(np.abs(low), np.abs(high))
-    off = np.where(np.eye(len(reach), dtype=bool), 0.0, reach).sum(axis=1)
-    bound = -math.inf
-    if np.isfinite(off).all():
-        bound = float((np.diag(low) - off).min())
-    if np.isfinite(reach).all() and reach.max() < 1e100:
-        middle, radius = 0.5 * (low + high), 0.5 * (high - low)
-        exact = float(np.linalg.eigvalsh(middle)[0] - np.linalg.norm(radius, 2))
-        rounding = 1e-12 * float(reach.max())
-        bound = max(bound, 0.0 if -rounding <= exact < 0.0 and not radius.any() else exact)
-    return bound
-
-
 def function_range(f: Function, box: Box) -> Interval:
     """The range of a function over the box, not sharp."""
-    parts: list[Interval] = [(f.constant, f.constant)]
-    parts += [multiply((c, c), box.bounds[i]) for i, c in f.linear.items()]
-    for (i, j), c in f.quadratic.items():
-        square = power_range(box.bounds[i], 2.0) if i == j else multiply(box.bounds[i], box.bounds[j])
-        parts.append(multiply((c, c), square))
-    if f.nonlinear is not None:
-        parts.append(box.shape(f.nonlinear)[1])
-    return _sum_range(parts)
+    value = polynomial_range(f, box.bounds)
+    return value if f.nonlinear is None else _sum_range([value, box.shape(f.nonlinear)[1]])
 
 
 def _sum_of(parts: Sequence[str]) -> str:
@@ -237,12 +166,6 @@ def _power_outer(p: float, at: Interval) -> tuple[str, int]:
             return CONCAVE, 1
         return (CONVEX, 1) if even else (CONCAVE, -1)
     return (CONCAVE, 1) if 0.0 < p < 1.0 else (UNKNOWN, 0)
-
-
-def multiply(a: Interval, b: Interval) -> Interval:
-    """Products of two ranges; zero times infinity is zero."""
-    corners = [0.0 if u == 0.0 or v == 0.0 else u * v for u in a for v in b]
-    return min(corners), max(corners)
 
 
 def _sum_range(parts: Sequence[Interval]) -> Interval:

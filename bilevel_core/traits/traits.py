@@ -12,7 +12,7 @@ from bilevel_core.program import BilevelProgram, Function, Level, Row, Variable,
 from bilevel_core.program.expression import Call, Expression, differentiate, walk
 from bilevel_core.program.expression import columns as expression_columns
 from bilevel_core.sampling.space import Continuous
-from bilevel_core.traits.interval import convex_over
+from bilevel_core.traits.proof import convex_over
 from bilevel_core.traits.slopes import finite_slopes
 
 CONVEX = "convex-followers"
@@ -90,6 +90,7 @@ class Traits:
         lower_bounds: whether a follower's variable is bounded.
         stochastic: whether objectives are means over batches of data.
         functions: names of the functions in nonlinear expressions of either level, as in `expression.FUNCTIONS`.
+        duals: whether followers' multipliers stand in the leader's model.
     """
 
     form: str
@@ -106,7 +107,6 @@ class Traits:
     lower_bounds: bool = False
     stochastic: bool = False
     functions: frozenset[str] = frozenset()
-
     duals: bool = False
     linking_continuous: tuple[str, ...] = ()
 
@@ -128,7 +128,8 @@ class Traits:
             labels[f.label] = labels.get(f.label, 0) + 1
         lower = ", ".join(k if n == 1 else f"{n} x {k}" for k, n in labels.items())
         integer = "mixed-integer " if self.upper_integers else ""
-        return f"{integer}{self.upper_objective} leader over {lower}" + (" in a Nash game" if self.game else "")
+        paid = " with followers' multipliers" if self.duals else ""
+        return f"{integer}{self.upper_objective} leader{paid} over {lower}" + (" in a Nash game" if self.game else "")
 
 
 def derive_traits(problem: Problem) -> Traits:

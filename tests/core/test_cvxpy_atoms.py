@@ -164,6 +164,89 @@ def test_labels_name_rows() -> None:
     assert "capacity" in {name for name, _, _ in problem.evaluate(np.zeros(2)).lower}
 
 
+def capped(*labels: str) -> bl.CvxpyProblem:
+    """The follower takes as much as its cap of 5 and x allow; the leader wants 1."""
+    x, y, p = cp.Variable(name="x", bounds=[0, 9]), cp.Variable(name="y"), cp.Parameter(name="p")
+    rows = [y <= 5, y <= p]
+    for row, label in zip(rows, labels, strict=False):
+        row.label = label
+    return bl.CvxpyProblem(cp.Problem(cp.Minimize(cp.square(y - 1))), cp.Problem(cp.Maximize(y), rows), leader={p: x})
+
+
+def test_a_labelled_row_on_one_variable_stays_a_row() -> None:
+    assert [row.name for row in capped().program().followers[0].rows] == ["follower.c2"]
+    problem = capped("cap")
+    assert [row.name for row in problem.program().followers[0].rows] == ["cap", "follower.c2"]
+    result = bl.solve(problem, solver="kkt", options={"modes": {"cap": "indicator"}})
+    assert result.status == "optimal"
+    assert result.upper_objective == pytest.approx(0.0, abs=1e-8)
+
+
+def test_a_labelled_row_of_the_leaders_still_bounds_its_variable() -> None:
+    x, y, p = cp.Variable(name="x"), cp.Variable(name="y"), cp.Parameter(nonneg=True, name="p")
+    row = x >= 0
+    row.label = "sign"
+    program = bl.CvxpyProblem(cp.Problem(cp.Minimize(x), [row]), cp.Problem(cp.Minimize(y), [y >= p]), {p: x}).program()
+    assert program.columns[0].lower == 0.0
+    assert [r.name for r in program.leader.rows] == ["sign"]
+
+
+def test_two_rows_with_one_name_are_refused() -> None:
+    with pytest.raises(ModelError, match="Two constraints are called 'cap'"):
+        capped("cap", "cap")
+    with pytest.raises(ModelError, match=r"Two constraints are called 'follower\.c2'"):
+        capped("follower.c2")
+
+
+def test_a_forgotten_mapping_is_told() -> None:
+    x, y = cp.Variable(name="x"), cp.Variable(name="y")
+    with pytest.raises(ModelError, match=r"leader decides nothing.*'x', 'y'.*leader=\{p: x\}"):
+        bl.CvxpyProblem(cp.Problem(cp.Minimize(x - 2 * y)), cp.Problem(cp.Minimize(y), [y >= x]))
+
+
+def test_domains_of_logarithms_bound_variables() -> None:
+    """max entr(y0) + entr(y1) - y0 over y0 + y1 = x: y0 = x / (1 + e); the leader: (y0 - 0.7)^2 + 0.1 x."""
+    x, y, p = cp.Variable(name="x", bounds=[0.5, 3]), cp.Variable(2, name="y"), cp.Parameter(name="p")
+    lower = cp.Problem(cp.Maximize(cp.sum(cp.entr(y)) - y[0] + cp.log1p(y[1])), [cp.sum(y) == p])
+    program = bl.CvxpyProblem(cp.Problem(cp.Minimize(cp.square(y[0] - 0.7) + 0.1 * x)), lower, leader={p: x}).program()
+    assert [(c.name, c.lower) for c in program.columns] == [("x", 0.5), ("y[0]", 1e-8), ("y[1]", 1e-8)]
+    assert [r.name for r in program.followers[0].rows] == ["follower.c1"]
+    # A leader's logarithm of an answer is no constraint of anybody's.
+    upper = cp.Problem(cp.Maximize(cp.log(y[0] + 1) + cp.log(y[1])))
+    program = bl.CvxpyProblem(upper, cp.Problem(cp.Minimize(cp.sum_squares(y - p))), leader={p: x}).program()
+    assert not program.leader.rows
+    assert program.columns[2].lower == -np.inf
+
+
+def test_hidden_columns_are_bounded_by_their_pieces() -> None:
+    x, p = cp.Variable(name="x", bounds=[0, 2]), cp.Parameter(name="p")
+    y = cp.Variable(2, name="y", bounds=[-2, 3])
+    f = cp.sum(cp.abs(y - p)) + cp.norm_inf(y) + cp.sum(cp.huber(y, 1)) - cp.min(y)
+    problem = bl.CvxpyProblem(
+        cp.Problem(cp.Minimize(cp.sum(y))), cp.Problem(cp.Minimize(f), [y[0] + y[1] >= p]), leader={p: x}
+    )
+    program = problem.program()
+    for i in problem.hidden_columns():
+        c = program.columns[i]
+        assert np.isfinite(c.lower if "min" in c.name else c.upper), c.name
+    rng = np.random.default_rng(5)
+    for _ in range(20):
+        values = problem.vector({"x": rng.uniform(0, 2)}, {"y": rng.uniform(-2, 3, 2)})
+        for i in problem.hidden_columns():
+            assert program.columns[i].lower < values[i] < program.columns[i].upper
+
+
+@pytest.mark.parametrize("atom", [cp.norm1, cp.norm_inf, lambda e: cp.sum(cp.huber(e, 1)), cp.max])
+def test_bounds_of_slacks_beside_hidden_columns_are_proven(atom: Any) -> None:
+    x, p = cp.Variable(name="x", bounds=[0, 2]), cp.Parameter(name="p")
+    y = cp.Variable(2, name="y", bounds=[-2, 3])
+    lower = cp.Problem(cp.Minimize(atom(y)), [y[0] + y[1] >= p])
+    problem = bl.CvxpyProblem(cp.Problem(cp.Minimize(cp.sum(y) + x)), lower, leader={p: x})
+    result = bl.solve(problem, solver="kkt", options={"complementarity": "bigm"})
+    assert result.status == "optimal"
+    assert result.upper_objective == pytest.approx(0.0, abs=1e-6)
+
+
 def test_attributes_of_variables() -> None:
     x = cp.Variable((2, 2), name="x", symmetric=True)
     b = cp.Variable(2, name="b", boolean=True)

@@ -131,3 +131,10 @@ def test_text() -> None:
 def test_abs_has_no_derivative() -> None:
     with pytest.raises(ValueError, match="abs"):
         ex.differentiate(ex.Call("abs", ex.Column(0)), 0)
+
+
+def test_fractional_powers_of_negative_numbers_are_undefined_inside_other_terms() -> None:
+    root = ex.Power(ex.Column(0), ex.Constant(1.5))
+    for node in (root, ex.Sum((root, ex.Call("exp", ex.Column(0)))), ex.Call("exp", root), ex.Product((root, root))):
+        assert math.isnan(ex.evaluate(node, [-1.0]))
+        assert not math.isnan(ex.evaluate(node, [1.0]))

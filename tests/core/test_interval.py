@@ -10,9 +10,11 @@ import pyomo.environ as pyo
 import pytest
 
 import bilevel_core as bl
-from bilevel_core.program import Variable
+from bilevel_core.program import Variable, collect
 from bilevel_core.program import expression as ex
-from bilevel_core.traits.interval import Box, call_range, multiply, power_range, smallest_eigenvalue
+from bilevel_core.program.ranges import multiply
+from bilevel_core.traits.interval import Box, call_range, power_range
+from bilevel_core.traits.proof import convex_over, smallest_eigenvalue
 
 
 def kind(objective: Any, *, x: tuple[float, float] = (1, 2), y: tuple[Any, Any] = (-1, 2), row: Any = None) -> str:
@@ -118,3 +120,74 @@ def test_eigenvalue_bounds_hold_for_every_matrix_between() -> None:
             assert np.linalg.eigvalsh(a + t * radius)[0] >= bound - 1e-9
     assert smallest_eigenvalue(np.array([[0.0]]), np.array([[math.inf]])) == 0.0
     assert smallest_eigenvalue(np.full((2, 2), 0.0), np.full((2, 2), math.inf)) == -math.inf
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x, y, z: y * pyo.log(y) + z * pyo.log(z) + y,  # its second derivative is 1 / y
+        lambda x, y, z: y**1.5 * pyo.sqrt(y) * y**0.5 + z,  # y^2.5
+        lambda x, y, z: x * y * pyo.log(y) + z * x,
+    ],
+)
+def test_second_derivatives_are_simplified(f: Any) -> None:
+    assert kind(f, y=(1e-3, 5)) == "convex"
+    assert kind(f, y=(0, 5)) == "convex"
+    assert kind(lambda x, y, z: -f(x, y, z), y=(1e-3, 5)) == "nonlinear"
+
+
+def test_boxes_are_halved_until_there_is_a_proof() -> None:
+    # 12 y^2 - 6 y + 2 is at least 5/4.
+    assert kind(lambda x, y, z: y**4 - y**3 + y**2 + z, y=(-1, 5)) == "convex"
+    assert kind(lambda x, y, z: y**4 - 2 * y**3 + y**2 + z, y=(-1, 5)) == "nonlinear"
+
+
+@pytest.mark.parametrize(
+    ("f", "outside"),
+    [
+        (lambda x, y, z: (y - 1) ** (-2) + z, (2, 5)),
+        (lambda x, y, z: 1 / (y - 1) ** 2 + z, None),
+        (lambda x, y, z: 1 / (y**2 - 1) + z, (2, 5)),
+        (lambda x, y, z: -pyo.log(pyo.sqrt((y - 1) ** 2)) + z, None),
+        (lambda x, y, z: pyo.tan(y) + z, (0.1, 1)),
+    ],
+)
+def test_nothing_is_proven_across_a_pole(f: Any, outside: tuple[float, float] | None) -> None:
+    assert kind(f, y=(-1, 5)) == "nonlinear"
+    assert outside is None or kind(f, y=outside) == "convex"
+
+
+def _random(rng: np.random.Generator, depth: int) -> ex.Expression:
+    if depth == 0:
+        return ex.Column(int(rng.integers(3))) if rng.random() < 0.75 else ex.Constant(float(rng.choice([-1, 0.5, 2])))
+    at = rng.random()
+    if at < 0.3:
+        return ex.add(_random(rng, depth - 1), _random(rng, depth - 1))
+    if at < 0.55:
+        return ex.multiply(_random(rng, depth - 1), _random(rng, depth - 1))
+    if at < 0.8:
+        p = float(rng.choice([2.0, 3.0, 4.0, -1.0, -2.0, 0.5, 1.5, -0.5]))
+        return ex.power(_random(rng, depth - 1), ex.Constant(p))
+    name = str(rng.choice(["exp", "log", "sqrt", "sin", "tan", "tanh", "atan", "sinh", "cosh"]))
+    return ex.call(name, _random(rng, depth - 1))
+
+
+def test_what_is_proven_is_convex_on_random_lines() -> None:
+    rng = np.random.default_rng(12)
+    proven = 0
+    for _ in range(300):
+        f = collect(_random(rng, int(rng.integers(2, 4))))
+        low = rng.choice([-2.0, -1.0, 0.0, 0.5, 1.0], 3)
+        high = low + rng.choice([0.5, 1.0, 2.0, 4.0], 3)
+        columns = [Variable(f"v{k}", float(a), float(b)) for k, (a, b) in enumerate(zip(low, high, strict=True))]
+        if f.columns.isdisjoint({0, 1}) or f.degree <= 1 or not convex_over(f, columns, frozenset({0, 1})):
+            continue
+        proven += 1
+        for _ in range(30):
+            u, v = rng.uniform(low, high), rng.uniform(low, high)
+            v[2] = u[2]
+            # The second difference; where a function has no value is the outside of its domain, which is convex.
+            ends, middle = (f.evaluate(u), f.evaluate(v)), f.evaluate(0.5 * (u + v))
+            if not any(map(math.isnan, ends)):
+                assert sum(ends) - 2.0 * middle >= -1e-9 * max(1.0, *map(abs, ends)), f.text("abp")
+    assert proven >= 20

@@ -14,7 +14,7 @@ from bilevel_core.backends import Solution, SolveStatus
 from bilevel_core.backends.highs import Highs
 from bilevel_core.backends.scip import Scip
 from bilevel_core.errors import BackendError
-from bilevel_core.program import positive_semidefinite
+from bilevel_core.program import Function, positive_semidefinite, total
 from bilevel_core.reductions.bigm import PairBounds
 
 MODES = [{}, {"complementarity": "bigm"}]
@@ -163,6 +163,12 @@ def test_small_concave_parts_beside_large_convex_ones_are_seen() -> None:
         bl.solve(m, solver="kkt")
     assert positive_semidefinite(np.array([[1e5, -1e5], [-1e5, 1e5]]))
     assert not positive_semidefinite(np.array([[1e5, 0.0], [0.0, -1e-4]]))
+    for largest in (1.0, 1e12, 1e20):  # however large the curvature elsewhere
+        assert not positive_semidefinite(np.array([[largest, 0.0], [0.0, -0.5]]))
+        assert not positive_semidefinite(np.array([[largest, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 1.0, 0.0]]))
+    assert not positive_semidefinite(np.array([[1e12 - 1.0, -1e12 - 1.0], [-1e12 - 1.0, 1e12 - 1.0]]))
+    cancelled = total([Function(quadratic={(0, 0): 0.1 * 0.1}), Function(quadratic={(0, 0): -0.01})])
+    assert not cancelled.quadratic
     assert not positive_semidefinite(np.array([[0.0, 1.0], [1.0, 5.0]]))
     assert not positive_semidefinite(np.array([[1.0, 2.0], [2.0, 1.0]]))
 

@@ -354,6 +354,14 @@ def test_endless_harm_and_endless_followers_are_told_apart() -> None:
     assert r.termination == "lower-unbounded"
 
 
+def test_the_worst_answer_and_multipliers_are_told() -> None:
+    assert "0 for the leader" in str(bl.solve(trade_off(), solver="kkt"))
+    assert "for the leader" not in str(bl.solve(bard_511(), solver="kkt")).split("follower's answer")[1]
+    m = trade_off()
+    m.objective.expr += m.follower.dual[m.follower.row]
+    assert "with followers' multipliers" in bl.classify(m).traits.label
+
+
 def test_the_worst_response_has_no_limit() -> None:
     m = trade_off()
     m.follower.objective.expr = m.follower.z
