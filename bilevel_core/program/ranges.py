@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from bilevel_core.program.function import Function
 from bilevel_core.program.program import Variable
@@ -23,7 +23,7 @@ def square(a: Interval) -> Interval:
     return (0.0 if a[0] <= 0.0 <= a[1] else min(ends)), max(ends)
 
 
-def polynomial_range(f: Function, box: Sequence[Interval]) -> Interval:
+def polynomial_range(f: Function, box: Sequence[Interval] | Mapping[int, Interval]) -> Interval:
     """The range of the constant, linear and quadratic part, term by term: exact for linear functions.
 
     Args:
@@ -44,5 +44,4 @@ def function_range(f: Function, columns: Sequence[Variable]) -> Interval:
     """The range of a function over the columns' bounds; infinite where it has a nonlinear part."""
     if f.nonlinear is not None:
         return -math.inf, math.inf
-    used = f.columns
-    return polynomial_range(f, [(c.lower, c.upper) if i in used else (0.0, 0.0) for i, c in enumerate(columns)])
+    return polynomial_range(f, {i: (columns[i].lower, columns[i].upper) for i in f.columns})
