@@ -21,6 +21,8 @@ from bilevel_core.solvers.branch_cut.scip_tree import ScipTree
 ROOT_ROUNDS, NODE_ROUNDS, ENFORCED_ROUNDS = 12, 2, 8
 """Most rounds of cuts at the root, at other nodes, and at an integer point before branching."""
 MOST_CHILDREN = 40
+ROUNDED = 10
+"""At every so many nodes the point of the linear program is rounded."""
 FRACTIONAL = 1e-5
 
 
@@ -98,6 +100,8 @@ class Search:
         node = self.tree.node
         self._rounds = self._rounds + 1 if node == self._node else 0
         self._node = node
+        if self._rounds == 0 and self.tree.nodes % ROUNDED == 1:
+            self._wait(self.tree.values())  # its linking columns rounded may be a better choice of the leader's
         self._offer()
         root = self.tree.at_root
         if not self._cutting or self._rounds >= (ROOT_ROUNDS if root else NODE_ROUNDS):
