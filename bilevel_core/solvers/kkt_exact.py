@@ -196,8 +196,25 @@ class ExactRun:
             solution = self._search(chain, full, watch=watch, tight=True)
             repeated, fault = self._cleaned(chain, solution)
             clean = clean if repeated.values is None else repeated
+        if fault and tight and self.options.backend in ("auto", "scip") and not self.context.expired:
+            return self._by_sets(chain.until(1), start, clean, fault, watch=watch)
         self._note(fault)
         return clean
+
+    def _by_sets(self, chain: Chain, start: np.ndarray | None, clean: Solution, fault: str, *, watch: bool) -> Solution:
+        """Sets have the last word where rows of strong duality, one for many pairs, were leaned on."""
+        self.context.report("phase", message="strong duality holds within tolerances only: searching with sets")
+        longer = chain.then(Sos1())
+        full = None if start is None else longer.extend(start, stage=1)
+        again, still = self._cleaned(longer, self._search(longer, full, watch=watch))
+        if again.values is None or again.status is SolveStatus.UNBOUNDED:
+            self._note(fault)
+            return again if again.status in (SolveStatus.UNBOUNDED, SolveStatus.INFEASIBLE) else clean
+        self._note(still)
+        self.notes.append(
+            "Strong duality's row held within tolerances only, so special ordered sets took its place for this answer."
+        )
+        return again
 
     def _trust(self, bound: float, target: Program) -> None:
         """Nothing is proven with a bound that is too large for the backend's tolerances."""
