@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bilevel_core.program import Function, Program
-from bilevel_core.traits.interval import convex_over
+from bilevel_core.traits.proof import convex_over
 
 MOST = 60
 """Columns up to which second derivatives are written out."""
