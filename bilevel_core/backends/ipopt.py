@@ -49,7 +49,7 @@ class Ipopt(Backend):
         rows = [translate.function(r.function) for r in program.rows]
         nlp = {"x": v, "f": translate.function(program.objective), "g": ca.vertcat(*rows) if rows else ca.SX(0, 1)}
         options: dict[str, Any] = {"print_time": False, "ipopt.print_level": 0, "ipopt.sb": "yes", "ipopt.tol": 1e-9}
-        # Trial points where a function has no value are Ipopt's to handle; CasADi would print a line for each.
+        # Ipopt handles trial points where a function has no value; CasADi would print a line on stderr for each.
         options["show_eval_warnings"] = False
         # By default Ipopt relaxes bounds by 1e-8, and returns points beyond them.
         options["ipopt.bound_relax_factor"] = 0.0

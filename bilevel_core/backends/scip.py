@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,9 @@ from bilevel_core.program import expression as ex
 
 SCIP_FUNCTIONS = {"exp", "log", "sqrt", "sin", "cos", "abs"}
 CHECK_TOLERANCE = 1e-5
-IPOPT_OPTIONS = Path(__file__).with_name("scip_ipopt.opt")
+LARGE = 2000
+"""Columns and rows from which on SCIP gives no nonlinear programs to Ipopt: the METIS in PySCIPOpt 6.3.0's wheel, by
+which MUMPS orders large systems, frees memory that is not its own (METIS_NodeND) and ends the process."""
 
 
 def tight_feastol(program: Program, degree: float = 1) -> float:
@@ -65,6 +66,8 @@ class Scip(Backend):
 
         model: Any = pyscipopt.Model()
         model.hideOutput()
+        if len(program.columns) + len(program.rows) > LARGE:
+            model.setParam("heuristics/subnlp/freq", -1)
         self._parameters(model, settings)
         try:
             variables = self._build(pyscipopt, model, program, settings)
@@ -91,7 +94,6 @@ class Scip(Backend):
         # On its own SCIP tightens the tolerance of its linear programs until SoPlex can no longer follow, and complains
         # about that on stderr, thousands of times.
         model.setParam("constraints/nonlinear/tightenlpfeastol", False)
-        model.setParam("nlpi/ipopt/optfile", str(IPOPT_OPTIONS))
         model.setParam("limits/gap", 0.0 if settings.gap is None else settings.gap)
         model.setParam("randomization/randomseedshift", settings.seed % (2**31))
         if settings.time_limit is not None:

@@ -16,7 +16,7 @@ from bilevel_core.reductions.bigm import BigM, PairBounds
 from bilevel_core.reductions.conic_duality import has_cones
 from bilevel_core.reductions.indicator import Indicator
 from bilevel_core.reductions.kkt import OptimalityConditions
-from bilevel_core.reductions.pessimistic import Pessimistic, matters
+from bilevel_core.reductions.pessimistic import Pessimistic, matters, unique
 from bilevel_core.reductions.sos1 import Sos1
 from bilevel_core.reductions.strong_duality import StrongDuality
 from bilevel_core.solvers.base import Refused
@@ -78,7 +78,9 @@ def refusal(options: KKT, problem: AlgebraicProblem) -> Refused | None:
 
 
 def _pessimistic(plain: KKT, problem: AlgebraicProblem) -> Refused | None:
-    reduction = Pessimistic()
+    if unique(problem.program()):
+        return refusal(plain, problem)  # optimists and pessimists expect the same
+    reduction = Pessimistic(problem.hidden_columns())
     reason = reduction.accepts(problem.program())
     if reason is not None:
         return Refused(f"{reason}, as response=pessimistic needs", "response=optimistic")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from bilevel_core.backends import Backend, SolveSettings, SolveStatus
 from bilevel_core.backends.base import Solution
 from bilevel_core.backends.highs import Highs
 from bilevel_core.backends.ipopt import Ipopt
-from bilevel_core.backends.scip import IPOPT_OPTIONS, Scip
+from bilevel_core.backends.scip import LARGE, Scip
 from bilevel_core.errors import BackendError, UsageError
 from bilevel_core.program import Function, Program, Row, Variable
 from bilevel_core.program import expression as ex
@@ -245,21 +244,25 @@ def test_scip_bounds_powers_of_sums_without_multiplying_them_out() -> None:
     assert -1e-6 <= solution.bound <= 1e-6
 
 
-def test_the_ipopt_inside_scip_never_orders_by_metis(tmp_path: Path) -> None:
+def test_scip_gives_no_large_nonlinear_programs_to_ipopt(monkeypatch: pytest.MonkeyPatch) -> None:
     """The METIS in PySCIPOpt's wheel ended the process with "free(): invalid pointer" on systems of some ten thousand
-    rows, in SCIP's heuristic subnlp. That takes a minute; that Ipopt reads our file is seen by a log asked for there.
+    rows, in SCIP's heuristic subnlp. That takes a minute; that the heuristic is off is seen on the model.
     """
     import pyscipopt
 
-    model = pyscipopt.Model()
-    Scip._parameters(model, SolveSettings())
-    assert model.getParam("nlpi/ipopt/optfile") == str(IPOPT_OPTIONS)
-    log, options = tmp_path / "ipopt.log", tmp_path / "ipopt.opt"
-    options.write_text(f"{IPOPT_OPTIONS.read_text()}output_file {log}\n")
-    xy = Function(0.0, {0: -1.0}, {(0, 1): 1.0, (0, 0): -1.0})
-    p = Program((Variable("a", -2.0, 1.0), Variable("b", -3.0, 1.0)), xy, (Row("r", xy, upper=7.5),))
-    Scip().solve(p, SolveSettings(options={"nlpi/ipopt/optfile": str(options), "heuristics/subnlp/freq": 1}))
-    assert log.exists(), "SCIP did not hand the file of options to Ipopt"
+    seen: list[int] = []
+    solution = Scip._solution
+
+    def look(model: pyscipopt.Model, variables: list[object], p: Program) -> Solution:
+        seen.append(model.getParam("heuristics/subnlp/freq"))
+        return solution(model, variables, p)
+
+    monkeypatch.setattr(Scip, "_solution", staticmethod(look))
+    for n in (2, LARGE + 1):
+        p = Program(tuple(Variable(f"v{i}", 0.0, 1.0) for i in range(n)), Function(0.0, {0: 1.0}, {(0, 1): -2.0}))
+        assert Scip().solve(p).objective == pytest.approx(-1.0, abs=1e-6)
+    assert seen[0] >= 0
+    assert seen[1] == -1
 
 
 def test_trial_points_without_a_value_are_not_printed(capfd: pytest.CaptureFixture[str]) -> None:
