@@ -23,6 +23,8 @@ TOLERATED = 1e-3
 INTEGRALITY = {"scip": ("numerics/feastol", 1e-9), "highs": ("mip_feasibility_tolerance", 1e-9)}
 """Which option sets a backend's integrality tolerance, and what it is otherwise with tight tolerances."""
 CONFLICTS = "conflict/enable"
+BRIEF, SHARE = 10.0, 0.05
+"""Seconds, and share of the time left: the lesser is given to what only helps a search along."""
 UNKNOWN = 1e-6
 """The integrality tolerance of a backend of which nothing is known."""
 
@@ -49,20 +51,31 @@ class Solves:
         self.notes: list[str] = []
 
     def solve(
-        self, target: Program, start: np.ndarray | None = None, *, watch: bool = False, tight: bool = False
+        self,
+        target: Program,
+        start: np.ndarray | None = None,
+        *,
+        watch: bool = False,
+        tight: bool = False,
+        limit: float | None = None,
     ) -> Solution:
-        """Solve a program; with ``backend=auto`` by SCIP where the backend chosen fails."""
+        """Solve a program, within ``limit`` seconds; with ``backend=auto`` by SCIP where the backend chosen fails."""
         backend = pick(target, self.options.backend)
         try:
-            solution = self._by(backend, target, start, watch=watch, tight=tight)
+            solution = self._by(backend, target, start, watch=watch, tight=tight, limit=limit)
         except BackendError:
             if self.options.backend != "auto" or backend.name == "scip":
                 raise
             solution = Solution(SolveStatus.ERROR)
         if solution.status is SolveStatus.ERROR and self.options.backend == "auto" and backend.name != "scip":
             self.context.report("phase", message=f"{backend.name} failed, trying scip")
-            solution = self._by(pick(target, "scip"), target, start, watch=watch, tight=tight)
+            solution = self._by(pick(target, "scip"), target, start, watch=watch, tight=tight, limit=limit)
         return solution
+
+    def briefly(self) -> float:
+        """The seconds for each solve on the way to a first point, which only helps the search along."""
+        left = self.context.remaining()
+        return BRIEF if left is None else min(BRIEF, SHARE * left)
 
     def trusted(self, target: Program) -> float:
         """The largest bound beside a binary with which an answer counts, by the tolerance that is solved with."""
@@ -75,7 +88,16 @@ class Solves:
             tolerance = float(given)
         return TOLERATED / tolerance if tolerance > 0.0 else np.inf
 
-    def _by(self, backend: Backend, target: Program, start: np.ndarray | None, *, watch: bool, tight: bool) -> Solution:
+    def _by(
+        self,
+        backend: Backend,
+        target: Program,
+        start: np.ndarray | None,
+        *,
+        watch: bool,
+        tight: bool,
+        limit: float | None,
+    ) -> Solution:
         self.versions[backend.name] = backend.version()
         options = {"numerics/feastol": tight_feastol(target)} if tight and backend.name == "scip" else {}
         self.meant = self.meant or backend.name
@@ -88,6 +110,7 @@ class Solves:
         gap = self.options.gap
         how = settings(self.context, self.leader, gap=gap, options=options, start=start, unit=self.unit)
         how = how if watch else replace(how, progress=None)
+        how = replace(how, time_limit=min((t for t in (limit, how.time_limit) if t is not None), default=None))
         try:
             solution = backend.solve(target, how)
         except BackendError:

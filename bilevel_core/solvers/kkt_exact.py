@@ -135,7 +135,7 @@ class ExactRun:
         chain = Chain(program).then(conditions)
         start: np.ndarray | None = None
         if watch and not cones:
-            start = first_point(program, chain.target, conditions.multipliers, self.context.remaining)
+            start = first_point(program, chain.target, conditions.multipliers, self.solves.briefly)
             self.first = None if start is None else chain.invert(start)
         plan = make_plan(
             program,
@@ -237,9 +237,9 @@ class ExactRun:
             if solution.status not in (SolveStatus.UNBOUNDED, SolveStatus.INFEASIBLE_OR_UNBOUNDED):
                 return solution
 
-        def solve(program: Program) -> Solution:
-            known = start is not None and program.violation(start) <= 1e-6
-            return self.solves.solve(program, start if known else None, watch=watch, tight=tight)
+        def solve(program: Program, limit: float | None) -> Solution:
+            known = start if start is not None and program.violation(start) <= 1e-6 else None
+            return self.solves.solve(program, known, watch=watch and limit is None, tight=tight, limit=limit)
 
         def look(values: np.ndarray) -> tuple[bool, float | None]:
             return examine(chain.stages[1], chain.invert(values, to=1), self.context.remaining)

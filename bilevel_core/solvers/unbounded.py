@@ -23,12 +23,14 @@ from bilevel_core.traits.interval import Box, function_range
 
 PROBE, STEP, PROBES = 1e5, 1e2, 4
 """Objective values that are tried in turn for points beyond them: the first, the factor to the next, and how many."""
+SOON = 5.0
+"""Seconds after which a search for points beyond a probe waits for the search within."""
 RAY = 1e-7
 """A direction counts as improving from this on, relative to the objective's largest coefficient."""
 MOST_COLUMNS = 20
 """No more than so many columns of a nonconvex objective are bounded one by one."""
 
-Solve = Callable[[Program], Solution]
+Solve = Callable[[Program, float | None], Solution]
 
 
 def floor(program: Program, remaining: Callable[[], float | None]) -> float:
@@ -173,28 +175,33 @@ def probed(program: Program, solve: Solve, examine: Callable[[np.ndarray], tuple
 
     Args:
         program: with everything expressed that a backend needs.
-        solve: solves a program.
+        solve: solves a program, within some seconds where they are given.
         examine: says of a point whether a ray starts from its piece, and which value that piece's optimum has
             (None where the point is not on any piece but for tolerances).
 
     Where no point lies beyond a probe, that proves a floor, and the search within it is exact. A point beyond whose
-    piece has a ray proves that there is none.
+    piece has a ray proves that there is none. Where that is not soon decided, the search within comes first.
     """
     objective, probe = program.objective, PROBE
     found = Solution(SolveStatus.ERROR)
     for _ in range(PROBES):
         beyond = replace(program, objective=Function(), rows=(*program.rows, Row("probe", objective, -INF, -probe)))
-        found = solve(beyond)
+        within = replace(program, rows=(*program.rows, Row("probe", objective, -probe, INF)))
+        known: Solution | None = None
+        found = solve(beyond, SOON)
+        if found.status is SolveStatus.TIME_LIMIT and found.values is None:
+            known = solve(within, None)
+            found = solve(beyond, None) if known.status is not SolveStatus.TIME_LIMIT else found
         if found.status is SolveStatus.INFEASIBLE:
-            return Probed(_within(program, probe, solve))
+            return Probed(known or solve(within, None))
         if found.values is None:
-            return Probed(found)
+            return Probed(known or found, doubt=f"It is not proven that there is nothing beyond {-probe:.3g}.")
         endless, worth = examine(found.values)
         if endless:
             return Probed(found, unbounded=True)
         if worth is None or worth > -0.5 * probe:
             return Probed(
-                _within(program, probe, solve),
+                known or solve(within, None),
                 doubt=f"Points beyond {-probe:.3g} exist within tolerances, and no exact one was found among them.",
             )
         probe = max(STEP * probe, 10.0 * abs(worth))
@@ -203,10 +210,6 @@ def probed(program: Program, solve: Solve, examine: Callable[[np.ndarray], tuple
         replace(found, status=SolveStatus.OTHER_LIMIT, objective=worth, bound=-INF),
         doubt="The leader's objective falls below every value tried, but no ray proves that it has no end.",
     )
-
-
-def _within(program: Program, probe: float, solve: Solve) -> Solution:
-    return solve(replace(program, rows=(*program.rows, Row("probe", program.objective, -probe, INF))))
 
 
 def examine(system: Program, values: np.ndarray, remaining: Callable[[], float | None]) -> tuple[bool, float | None]:
