@@ -51,6 +51,8 @@ UNARY: dict[str, Callable[[Function], Function]] = {
 }
 LEAST = {"log": 0.0, "log1p": -1.0, "entr": 0.0, "xexp": 0.0}
 """Where an atom's argument must not be below this."""
+OPEN = ("log", "log1p")
+"""Those of them that have no value at that end."""
 BINARY: dict[str, Callable[[Function, Function], Function]] = {
     "kl_div": lambda x, y: total([_logarithm_ratio(x, y), -x, y]),
     "rel_entr": _logarithm_ratio,

@@ -36,7 +36,7 @@ PIECES = {"abs": 1, "maximum": 1, "max": 1, "norm_inf": 1, "minimum": -1, "min":
 NORMS = ("Pnorm", "PnormApprox")
 PRODUCTS = ("multiply", "MulExpression", "DivExpression")
 HAIR = 1e-8
-"""How far bounds stay from the end of a logarithm's domain."""
+"""How far bounds stay from the end of a domain that does not belong to it."""
 READ = ("Inequality", "NonPos", "NonNeg", "Equality", "Zero", "SOC", "ExpCone", "PSD")
 """Constraints that can be read."""
 
@@ -144,12 +144,13 @@ class Translator(Rows):
         if name in atoms.UNARY:
             arguments = self._arguments(expression, want)[0]
             if name in atoms.LEAST:
-                self._bounded(arguments, atoms.LEAST[name])
+                self._bounded(arguments, atoms.LEAST[name] + (HAIR if name in atoms.OPEN else 0.0))
             return [atoms.UNARY[name](f) for f in arguments]
         if name in atoms.BINARY:
             shapes = [a.shape for a in expression.args]
             arguments = self._arguments(expression, want)
-            self._bounded([*arguments[0], *arguments[1]], 0.0)
+            self._bounded(arguments[0], 0.0)
+            self._bounded(arguments[1], HAIR)
             left, right = atoms.broadcast(arguments[0], arguments[1], shapes)
             return [atoms.BINARY[name](x, y) for x, y in zip(left, right, strict=True)]
         if name in atoms.POWERS:
@@ -186,13 +187,13 @@ class Translator(Rows):
     def _bounded(self, arguments: Functions, least: float) -> None:
         """The end of an atom's domain as a bound of a follower's variable, where the argument is one variable.
 
-        A logarithm keeps away from it by itself, since its slope has no end there; the bound tells solvers where to
-        search and where to start, and is a hair inside, so that the slope is finite all over.
+        It tells solvers where to search and where to start. Where the atom has no value at the end itself, the bound is a
+        hair inside, which takes no answer away: the slope has no end there.
         """
         for f in arguments:
             if self.own is None or f.degree != 1 or len(f.linear) != 1 or self.own.isdisjoint(f.linear):
                 continue
-            inside = f - least - HAIR
+            inside = f - least
             if not self._nonnegative(inside):
                 self.at_most(self.called("domain"), -inside)
 

@@ -53,8 +53,18 @@ class Choice:
 
     @cached_property
     def follows(self) -> frozenset[int]:
-        """The leader's columns whose values follow from the followers' (the epigraph of a norm)."""
-        return self.hidden & frozenset(self.program.leader.columns)
+        """The leader's columns whose values follow from the followers' (the epigraph of a norm). Those that follow from
+        the leader's own variables only are as fixed as these.
+        """
+        hidden = self.hidden & frozenset(self.program.leader.columns)
+        moving, found = set(self.program.lower_columns), set[int]()
+        while True:
+            rows = (r.function.columns for r in self.program.leader.rows if not moving.isdisjoint(r.function.columns))
+            more = {i for columns in rows for i in columns & hidden} - found
+            if not more:
+                return frozenset(found)
+            found |= more
+            moving |= more
 
     @cached_property
     def alone(self) -> tuple[Program, ...]:

@@ -292,11 +292,11 @@ def test_explain_solves_nothing(cli: Call, model: str) -> None:
 
 
 def test_explain_says_why_no_solver_takes_it(cli: Call) -> None:
-    Path("integer.py").write_text(
-        MODEL.replace(
-            "m.follower.y = pyo.Var(domain=pyo.NonNegativeReals)", "m.follower.y = pyo.Var(domain=pyo.Integers)"
-        )
+    # An integer follower, and a function that no global backend knows.
+    text = MODEL.replace(
+        "m.follower.y = pyo.Var(domain=pyo.NonNegativeReals)", "m.follower.y = pyo.Var(domain=pyo.Integers)"
     )
+    Path("integer.py").write_text(text.replace("pyo.Objective(expr=y)", "pyo.Objective(expr=pyo.sinh(y))"))
     done = cli("solve", "integer.py", "--explain")
     assert done.code == 2
     assert "integer" in done.out

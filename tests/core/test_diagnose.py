@@ -75,7 +75,7 @@ def test_a_curved_follower_without_multipliers_proves_nothing() -> None:
     m.f.z.setlb(0)
     m.f.z.setub(0)
     r = bl.solve(m, solver="kkt", time_limit=20)
-    assert r.status in ("no-solution", "feasible", "locally-optimal")
+    assert r.claim <= bl.Claim.STATIONARY
     assert r.message
 
 

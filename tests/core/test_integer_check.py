@@ -8,14 +8,14 @@ import pytest
 from bilevel_core.backends import Solution, SolveStatus
 from bilevel_core.backends.highs import Highs
 from bilevel_core.program import INF, Program, Row, Variable, linear
-from bilevel_core.verification.response import Task, answer
+from bilevel_core.verification.response import Deadline, Task, answer
 
 
 def knapsack() -> Task:
     """max 5 a + 4 b + 3 c over 4 a + 3 b + 2 c <= 5, binary: 7 with b and c."""
     columns = tuple(Variable(n, 0.0, 1.0, True) for n in "abc")
     row = Row("capacity", linear({0: 4.0, 1: 3.0, 2: 2.0}), -INF, 5.0)
-    return Task(Program(columns, linear({0: -5.0, 1: -4.0, 2: -3.0}), (row,)), 10.0)
+    return Task(Program(columns, linear({0: -5.0, 1: -4.0, 2: -3.0}), (row,)), Deadline.after(10.0))
 
 
 def test_both_agree() -> None:

@@ -65,7 +65,6 @@ def test_a_promise_is_kept(build: Any, options: dict[str, Any]) -> None:
         (conic, {"complementarity": "bigm"}, "second-order cones.*sos1 or indicator.*default options kkt takes it"),
         (conic, {"complementarity": "relaxed"}, "no derivative at their apex"),
         (conic, {"response": "pessimistic"}, "pessimistic"),
-        (quadratic_follower, {"response": "pessimistic"}, "not linear"),
         (cubic_dual, {"modes": {"f": "strong-duality"}}, "not linear.*complementarity=sos1"),
         (cubic_dual, {"complementarity": "strong-duality"}, "not linear|constant coefficients"),
         (bard_511, {"complementarity": "bigm", "backend": "ipopt"}, "Ipopt takes no integer"),
