@@ -187,8 +187,8 @@ class Translator(Rows):
     def _bounded(self, arguments: Functions, least: float) -> None:
         """The end of an atom's domain as a bound of a follower's variable, where the argument is one variable.
 
-        It tells solvers where to search and where to start. Where the atom has no value at the end itself, the bound is a
-        hair inside, which takes no answer away: the slope has no end there.
+        It tells solvers where to search and where to start. Where the atom has no value at the end itself, the bound
+        is a hair inside, which takes no answer away: the slope has no end there.
         """
         for f in arguments:
             if self.own is None or f.degree != 1 or len(f.linear) != 1 or self.own.isdisjoint(f.linear):
