@@ -23,6 +23,7 @@ SOLVABLE = {
     for name, spec in get_registry().problems.items()
     if name.startswith(("classic/", "trap/"))
     and not spec.needs
+    and "integer" not in spec.tags
     and spec.known is not None
     and spec.known.upper_objective is not None
 }
