@@ -26,7 +26,7 @@ LIBRARY = {
     for n, s in get_registry().problems.items()
     if n.startswith(("classic/", "trap/", "smd/", "basblib/", "bolib/"))
 }
-TIME_LIMIT = 10.0
+TIME_LIMIT = 25.0
 """Seconds for one run: far more than any needs, so that a solver that hangs is found out."""
 TABLES_LIMIT = 4.0
 """The same for the collections, where the search for a proof may be longer than a test should be."""
