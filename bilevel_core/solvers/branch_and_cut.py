@@ -94,6 +94,11 @@ class BranchAndCut(Solver):
                     "epsilon=1e-3, which keeps x that far from where the follower's answer jumps",
                 )
             return Refused(f"{what}are continuous", "kkt")
+        if self.epsilon is not None and not continuous:
+            return Refused(
+                "epsilon is for continuous linking variables, and here all that a follower sees is integer",
+                "this solver without epsilon, which is exact then",
+            )
         if continuous and any(f.integers < f.variables for f in traits.followers):
             return Refused(
                 "leader's variables that a follower sees are continuous, and so is part of its own answer",

@@ -119,3 +119,9 @@ def test_the_followers_unit_plays_no_part(unit: float) -> None:
     result = solved(BilevelProgram(program.columns, program.leader, (small,), name="unit"))
     assert result.status is Status.OPTIMAL
     assert result.upper_objective == pytest.approx(least_profit(program), abs=1e-9)
+
+
+def test_epsilon_is_refused_where_it_would_have_no_effect() -> None:
+    problem = ReducedProblem(knapsack([3, 2, 4], [1, 1, 2], 3.0, 1.0, [0, 1, 2]))
+    with pytest.raises(bl.RefusedError, match="epsilon is for continuous linking variables"):
+        bl.solve(problem, solver="branch-and-cut", options={"epsilon": 1e-3})

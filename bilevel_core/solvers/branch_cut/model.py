@@ -166,10 +166,6 @@ class LinearModel:
         """The leader's objective at a point, minimised."""
         return float(self.cost @ values) + self.constant
 
-    def key(self, values: np.ndarray) -> tuple[int, ...]:
-        """The linking columns of a point, rounded: what a cache is asked for."""
-        return tuple(int(v) for v in np.rint(values[self.linking]))
-
 
 def matrix_of(rows: Sequence[Row], size: int) -> tuple[Matrix, np.ndarray, np.ndarray]:
     """Linear rows as a sparse matrix and two limits, their constants moved to the limits."""
