@@ -87,24 +87,32 @@ class LinearModel(Model):
         low[len(low) - self.biases :] = -math.inf
         return low, torch.full_like(low, math.inf)
 
-    def parts(self, weights: torch.Tensor, features: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """W (features, outputs) for scaled inputs, |W| likewise, and the intercepts (outputs,)."""
+    def parts(self, x: Tensors, weights: torch.Tensor, rows: Rows) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """W (features, outputs) for scaled inputs, |W| likewise, and the intercepts (outputs,).
+
+        The follower's variables are W with each entry divided by a length that shrinks as its penalty grows, so that
+        the Hessian's diagonal stays near 1 whatever the hyperparameters: what a preconditioner would do, by a change of
+        variables.
+        """
+        features = rows.inputs.shape[1]
         count = features * self.outputs
         bias = weights[len(weights) - self.biases :]
         if not self.biases:
             bias = torch.zeros(self.outputs, dtype=weights.dtype, device=weights.device)
         elif self.biases < self.outputs:
             bias = torch.cat([bias, torch.zeros_like(bias[:1])])
-        first = weights[:count].reshape(features, self.outputs)
+        _, l2 = self.penalties(x, len(rows))
+        length = torch.rsqrt(1.0 + l2 / rows.size[:, None] ** 2)
+        first = weights[:count].reshape(features, self.outputs) * length
         if not self.sparse:
             return first, first.abs(), bias
-        second = weights[count : 2 * count].reshape(features, self.outputs)
+        second = weights[count : 2 * count].reshape(features, self.outputs) * length
         return first - second, first + second, bias
 
     def objective(self, x: Tensors, weights: torch.Tensor, rows: Rows) -> torch.Tensor:
         """See `Model.objective`."""
         rows = rows.on(weights.device)
-        w, size, bias = self.parts(weights, rows.inputs.shape[1])
+        w, size, bias = self.parts(x, weights, rows)
         total = self._loss(x, rows.inputs @ w + bias, rows)
         l1, l2 = self.penalties(x, len(rows))
         unit = rows.size[:, None]
@@ -139,8 +147,8 @@ class LinearModel(Model):
 
     def scores(self, x: Tensors, weights: torch.Tensor, train: Rows, rows: Rows) -> torch.Tensor:
         """See `Model.scores`."""
-        rows = rows.on(weights.device)
-        w, _, bias = self.parts(weights, rows.inputs.shape[1])
+        train, rows = train.on(weights.device), rows.on(weights.device)
+        w, _, bias = self.parts(x, weights, train)
         return rows.inputs @ w + bias
 
     def validation(self, scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -157,7 +165,7 @@ class LinearModel(Model):
 
     def coefficients(self, x: Tensors, weights: torch.Tensor, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
         """W and b for inputs and targets as they were before scaling; softmax with intercepts that sum to 0."""
-        w, _, bias = self.parts(weights, rows.inputs.shape[1])
+        w, _, bias = self.parts(x, weights, rows)
         w = w / rows.size[:, None] * rows.unit
         bias = bias * rows.unit + rows.origin - rows.shift @ w
         return w, bias - bias.mean() if self.loss == "softmax" and self.intercept == "free" else bias

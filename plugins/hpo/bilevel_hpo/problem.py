@@ -104,7 +104,7 @@ class TuningProblem(TorchProblem):
         bounded = [model.bounds(f.train) for f in self.folds]
         sides = [b for b in bounded if b is not None]
         super().__init__(
-            self._upper,
+            self.objective,
             self._lower,
             start,
             {n: model.start(f.train) for n, f in zip(names, self.folds, strict=True)},
@@ -126,7 +126,8 @@ class TuningProblem(TorchProblem):
         parts = [self.model.objective(x, y[n], f.train) for n, f in zip(self.names, self.folds, strict=True)]
         return torch.stack(parts).sum()
 
-    def _upper(self, x: Any, y: Any) -> torch.Tensor:
+    def objective(self, x: Any, y: Any) -> torch.Tensor:
+        """The leader's objective: the validation loss, and the prior where there is one."""
         total = self.loss(x, y)
         if self.prior:
             squares = torch.stack([((x[k] - c.to(x[k])) ** 2).sum() for k, c in self._centre.items()]).sum()
