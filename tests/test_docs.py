@@ -27,6 +27,8 @@ def test_code_runs(
     if "import torch" in page.read_text():
         torch = pytest.importorskip("torch", reason="the page needs torch")
         request.addfinalizer(partial(torch.set_default_dtype, torch.get_default_dtype()))
+    if "import sklearn" in page.read_text() or "from sklearn" in page.read_text():
+        pytest.importorskip("sklearn", reason="the page needs scikit-learn")
     monkeypatch.chdir(tmp_path)
     module = types.ModuleType("page")
     monkeypatch.setitem(sys.modules, "page", module)  # dataclasses look their module up
