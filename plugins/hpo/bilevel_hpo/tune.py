@@ -17,6 +17,7 @@ from bilevel_hpo.problem import TuningProblem
 
 SHARED_GAIN = 0.005
 """The first descent ends with a step that gains no more than this share: only its neighbourhood matters."""
+STEEP = 1e3
 EARLY = "Stopped early: the answer is the point with the smallest loss on the stopping rows."
 
 
@@ -58,11 +59,12 @@ class _Path:
     problem: TuningProblem
     stopping: Sequence[Rows] | None
     patience: int
+    unit: float = 1.0
     seen: dict[float, tuple[Any, Any]] = field(default_factory=dict[float, tuple[Any, Any]])
     steps: list[Step] = field(default_factory=list[Step])
 
     def upper(self, x: Any, y: Any) -> torch.Tensor:
-        value = type(self.problem).objective(self.problem, x, y)
+        value = self.unit * type(self.problem).objective(self.problem, x, y)
         key = float(value.detach())
         copied = {k: v.detach().clone() for k, v in x.items()}, {k: v.detach().clone() for k, v in y.items()}
         self.seen[key] = copied
@@ -71,13 +73,13 @@ class _Path:
     def keep(self, objective: float) -> None:
         x, y = self.seen[objective]
         stopping = None if self.stopping is None else self.problem.loss_on(x, y, self.stopping)
-        self.steps.append(Step(x, y, objective, stopping))
+        self.steps.append(Step(x, y, objective / self.unit, stopping))
 
     def event(self, event: Any) -> bool:
         objective = event.data.get("objective") if event.kind == "iteration" else None
         if objective is None or objective not in self.seen:
             return False
-        if not self.steps or objective < self.steps[-1].objective:
+        if not self.steps or objective / self.unit < self.steps[-1].objective:
             self.keep(objective)
         self.seen = {objective: self.seen[objective]}
         return self.stopping is not None and len(self.steps) - 1 - self.best >= self.patience
@@ -163,7 +165,8 @@ def _shared(
 ) -> Mapping[str, int]:
     """Tune one entry for all, and let the many start there; the work that it took."""
     fewer = problem.shared()
-    first = _Path(fewer, None, 1)
+    # A steep objective, so that the first step has length 1, which is the right size for a logarithm.
+    first = _Path(fewer, None, 1, unit=STEEP)
     fewer.upper = first.upper
     result = bl.solve(fewer, solver, options, time_limit, seed, callbacks=[first.settled], verify=False)
     for step in first.steps:
