@@ -41,6 +41,10 @@ SUFFICIENT, CURVATURE = 1e-4, 0.9
 """Constants of the Wolfe conditions."""
 TRIALS = 25
 PATIENCE = 5
+IDLE = 15
+"""Steps of L-BFGS, tightened repetitions included, that lower neither the objective nor clearly the hypergradient's
+norm, before it ends: its hypergradients, approximate or damped, do not descend there.
+"""
 """A start ends after so many steps in a row that gain no more than rounding."""
 
 
@@ -56,6 +60,9 @@ class DescentState(State):
         first, second: moments of Adam, or the momentum of SGD, shape (nx,).
         largest: the largest norm of the projected hypergradient so far.
         slow: how many steps in a row have improved the objective by no more than rounding.
+        lowest, flattest: the smallest objective, and the smallest norm of the projected hypergradient that was clearly
+            below the one before.
+        idle: how many steps in a row have lowered neither.
         tight: whether the next search solves the lower level to its tightest tolerance, since the last one failed.
         plain: whether the last search failed, so that the next goes along the plain gradient.
         ended: why the start is over; "" while it is not.
@@ -69,6 +76,9 @@ class DescentState(State):
     second: np.ndarray = field(default_factory=lambda: np.zeros(0))
     largest: float = 0.0
     slow: int = 0
+    lowest: float = np.inf
+    flattest: float = np.inf
+    idle: int = 0
     tight: bool = False
     plain: bool = False
     ended: str = ""
@@ -146,7 +156,10 @@ class HypergradientDescent(DescentSolver):
         assert state.candidate is not None
         if self._stationary(oracle, state):
             return self._finished(oracle, state, context)
-        new = self._searched(oracle, state, context) if self.outer == "lbfgs" else self._moved(oracle, state, context)
+        if self.outer == "lbfgs":
+            new = _watched(oracle, self._searched(oracle, state, context))
+        else:
+            new = self._moved(oracle, state, context)
         if context.expired or context.stopped:
             raise CutShortError
         return new
@@ -355,6 +368,23 @@ class HypergradientDescent(DescentSolver):
         response = respond(oracle, x, state.response.y, self.lower_settings(context))
         found = self._gradient(oracle, x, response, state.adjoint, 0.0)
         return self._at(oracle, replace(state, first=first, second=second), x, response, found)
+
+
+def _watched(oracle: Oracle, state: DescentState) -> DescentState:
+    """The state with its progress noted, ended where there has been none for long."""
+    assert state.candidate is not None
+    value, norm = state.candidate.objective, state.figures["hypergradient_norm"]
+    lower = value < state.lowest - 10.0 * oracle.precision * max(1.0, abs(value))
+    flatter = norm < 0.9 * state.flattest
+    idle = 0 if lower or flatter else state.idle + 1
+    ended = state.ended
+    if idle >= IDLE and not ended:
+        ended = (
+            f"The last {idle} steps lowered neither the objective nor the hypergradient's norm, {norm:.2g}: it does "
+            "not point downhill there, as happens where it is damped, approximate, or of a lower level solved roughly."
+        )
+    lowest, flattest = min(value, state.lowest), norm if flatter else state.flattest
+    return replace(state, lowest=lowest, flattest=flattest, idle=idle, ended=ended)
 
 
 def _looseness(state: DescentState) -> float:

@@ -90,7 +90,6 @@ SOLVERS: dict[str, Run] = {
     "kkt": Run(
         local=False,
         misses={"basblib/dd_2012_01": "no multipliers exist at the optimum"},
-        ended={"trap/no-multipliers": 4.0},
         late=frozenset(
             {
                 "basblib/c_2002_01",
