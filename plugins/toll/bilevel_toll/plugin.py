@@ -92,4 +92,8 @@ def bilevel_loaders() -> list[LoaderSpec]:
 @hookimpl
 def bilevel_commands() -> list[CommandSpec]:
     """``bilevel toll ...``."""
-    return [CommandSpec("toll", "bilevel_toll.commands:app", "Toll setting: revenue and users' response as a curve.")]
+    return [
+        CommandSpec(
+            "toll", "bilevel_toll.commands:app", "Toll setting: prices on a network, and tolls under congestion."
+        )
+    ]
