@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from bilevel_core.errors import ModelError, UsageError, unknown
 from bilevel_core.run.options import read
+from bilevel_toll.congestion.design import NetworkDesign
+from bilevel_toll.congestion.objectives import Units
+from bilevel_toll.congestion.problem import TrafficProblem
+from bilevel_toll.congestion.tolls import CongestedTolls, worst_arcs
+from bilevel_toll.congestion.tolls import cordon as cordon_arcs
 from bilevel_toll.congestion.traffic import Traffic, UserClass
 from bilevel_toll.library import sioux_falls_demands, sioux_falls_network
 from bilevel_toll.network import Arc, Demand, Network, largest
@@ -121,12 +127,135 @@ def load_traffic(
     return Traffic(network, demands, user_classes(classes), fixed=fixed, name=name)
 
 
-def find_traffic(reference: str, given: dict[str, str]) -> Traffic:
+def congested_tolls(
+    *,
+    network: str = "sioux-falls",
+    objective: tuple[str, ...] = ("time",),
+    arcs: tuple[str, ...] = ("10",),
+    cordon: tuple[str, ...] = (),
+    equal: bool = False,
+    lower: float = 0.0,
+    upper: float | None = None,
+    step: float = 0.0,
+    minutes: float = 1.0,
+    kilometres: float = 1.0,
+    free_speed: float = 0.0,
+    trips: Path | None = None,
+    toll_factor: float | None = None,
+    distance_factor: float | None = None,
+    demand_factor: float | None = None,
+    pairs: int | None = None,
+    classes: tuple[str, ...] = (),
+) -> TrafficProblem:
+    """Second-best tolls against user equilibrium.
+
+    Args:
+        network: a network with traffic (sioux-falls, braess) or a .tntp file
+        objective: time, revenue, welfare or emissions; several, with commas, for a Pareto front
+        arcs: tollable arcs as TAIL-HEAD,...; how many of those on which users cost each other the most; or all
+        cordon: nodes: the arcs that enter them get one toll in common; arcs is then left out
+        equal: one toll for all arcs
+        lower: least toll
+        upper: highest toll; by default the largest marginal-cost toll of these arcs without tolls
+        step: tolls are multiples of this; 0 for any
+        minutes: a unit of time, for emissions
+        kilometres: a unit of length, for emissions
+        free_speed: kilometres an hour on empty roads, for emissions where lengths are unknown
+        trips: the trip file
+        toll_factor: units of time that the file's tolls of 1 weigh
+        distance_factor: units of time that a unit of distance weighs
+        demand_factor: all trips are multiplied by this
+        pairs: only this many pairs, those with the most trips
+        classes: users by value of time, as NAME:VALUE:SHARE,...
+
+    Raises:
+        UsageError: an arc, node or network that does not exist; a parameter that the network does not take.
+        ModelError: bounds that leave nothing.
+    """
+    traffic = _traffic(network, trips, toll_factor, distance_factor, demand_factor, pairs, classes)
+    groups: Any = {"cordon": cordon_arcs(traffic.network, cordon)} if cordon else chosen_arcs(traffic, arcs)
+    if equal and not cordon:
+        groups = {"all": groups}
+    name = f"toll/congested-{traffic.name}"
+    units = Units(minutes, kilometres, free_speed)
+    aims: Any = objective
+    return CongestedTolls(traffic, groups, aims, lower=lower, upper=upper, step=step, units=units, name=name)
+
+
+def network_design(
+    *,
+    network: str = "sioux-falls",
+    objective: tuple[str, ...] = ("time",),
+    arcs: tuple[str, ...] = ("10",),
+    price: float = 1.0,
+    upper: float | None = None,
+    power: float = 1.0,
+    budget: float | None = None,
+    trips: Path | None = None,
+    toll_factor: float | None = None,
+    distance_factor: float | None = None,
+    demand_factor: float | None = None,
+    pairs: int | None = None,
+) -> TrafficProblem:
+    """Capacity added to roads against user equilibrium (Marcotte 1986).
+
+    Args:
+        network: a network with traffic (sioux-falls, braess) or a .tntp file
+        objective: time or welfare
+        arcs: roads to widen as TAIL-HEAD,...; how many of those on which users cost each other the most; or all
+        price: of a unit of capacity, in units of the objective
+        upper: most capacity added to an arc; by default as much as the largest has
+        power: of added capacity in the cost
+        budget: most that may be spent; by default no limit
+        trips: the trip file
+        toll_factor: units of time that the file's tolls of 1 weigh
+        distance_factor: units of time that a unit of distance weighs
+        demand_factor: all trips are multiplied by this
+        pairs: only this many pairs, those with the most trips
+
+    Raises:
+        UsageError: an arc or network that does not exist; a parameter that the network does not take.
+        ModelError: roads without congestion, or bounds that leave nothing.
+    """
+    traffic = _traffic(network, trips, toll_factor, distance_factor, demand_factor, pairs, ())
+    roads = dict.fromkeys(chosen_arcs(traffic, arcs), price)
+    most = upper if upper is not None else float(traffic.roads.capacity.max())
+    aims: Any = objective
+    name = f"toll/design-{traffic.name}"
+    return NetworkDesign(traffic, roads, aims, upper=most, power=power, budget=budget, name=name)
+
+
+def chosen_arcs(traffic: Traffic, arcs: tuple[str, ...]) -> list[str]:
+    """Labels of arcs from texts: labels as they are, one number for how many of the worst, ``all``."""
+    if arcs == ("all",):
+        return list(traffic.network.labels)
+    if len(arcs) == 1 and arcs[0].isdigit():
+        return worst_arcs(traffic, int(arcs[0]))
+    return list(arcs)
+
+
+def _traffic(
+    network: str,
+    trips: Path | None,
+    toll_factor: float | None,
+    distance_factor: float | None,
+    demand_factor: float | None,
+    pairs: int | None,
+    classes: tuple[str, ...],
+) -> Traffic:
+    given = {
+        "trips": trips, "toll_factor": toll_factor, "distance_factor": distance_factor, "demand_factor": demand_factor,
+        "pairs": pairs, "classes": classes or None,
+    }  # fmt: skip
+    return find_traffic(network, {k: v for k, v in given.items() if v is not None})
+
+
+def find_traffic(reference: str, given: Mapping[str, Any]) -> Traffic:
     """The network with traffic that a name or a file stands for.
 
     Args:
         reference: a name of `NAMED` or a .tntp file.
-        given: parameters as texts.
+        given: parameters, as texts or values.
 
     Raises:
         UsageError: there is none, or a parameter is wrong.
