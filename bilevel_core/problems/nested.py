@@ -67,6 +67,7 @@ class NestedProblem(Problem):
         objectives: names of the leader's objectives, one or several.
         exact: whether ``follow`` with the whole budget gives globally optimal answers.
         name: what to call the problem.
+        structure: names of special structures, for solvers that look for them.
 
     Raises:
         ModelError: an empty space, no objective, or functions that are none.
@@ -83,7 +84,9 @@ class NestedProblem(Problem):
         objectives: Sequence[str] = ("upper",),
         exact: bool = False,
         name: str = "problem",
+        structure: frozenset[str] = frozenset(),
     ) -> None:
+        self.structure = structure
         self.space = space if isinstance(space, Space) else Space(tuple(space))
         for label, function in (("follow", follow), ("evaluate", evaluate)):
             if not (callable(function) or (function is None and label == "evaluate")):

@@ -1,0 +1,25 @@
+"""``bilevel toll ...``: the plugin's own commands, one file each."""
+
+from __future__ import annotations
+
+import typer
+
+from bilevel_toll.commands.curve import curve
+from bilevel_toll.commands.equilibrium import equilibrium
+
+HELP = "Toll setting: prices on a network, and tolls under congestion."
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help=HELP,
+)
+for command in (curve, equilibrium):
+    app.command()(command)
+
+
+@app.callback()
+def main() -> None:
+    """Toll setting: prices on a network, and tolls under congestion."""
