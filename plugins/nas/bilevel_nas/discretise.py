@@ -69,7 +69,8 @@ def discretise(solver: Supernet, oracle: SupernetOracle, state: SearchState) -> 
         return space.canonical(chosen)
     if rule.kind == "budgeted" or math.isfinite(oracle.architectures.cost_cap):
         return budgeted(space, scores, oracle.architectures.cost_cap)
-    best = tuple(int(np.argmax(s)) for s in scores)
+    stop = oracle.parts.part("stop")
+    best = fewer_skips(space, scores, stop.count) if stop.kind == "skips" else most_probable(scores)
     if rule.kind in ("top2", "threshold"):
         best = strongest_inputs(space, scores, best, rule.value if rule.kind == "threshold" else 0.0)
     return space.canonical(best)
@@ -84,6 +85,27 @@ def scores_of(oracle: SupernetOracle, x: np.ndarray, *, allow_none: bool) -> lis
         s[open_] = p.detach().double().cpu().numpy()[open_]
         found.append(s)
     return found
+
+
+def most_probable(scores: Scores) -> Architecture:
+    """The most probable choice of each decision."""
+    return tuple(int(np.argmax(s)) for s in scores)
+
+
+def fewer_skips(space: SearchSpace, scores: Scores, most: int) -> Architecture:
+    """The most probable choices with at most so many skips in a cell: the weakest ones give way to the next best."""
+    best = list(most_probable(scores))
+    for cell in dict.fromkeys(d.node.rpartition("/")[0] for d in space.decisions):
+        skips = [
+            k
+            for k, d in enumerate(space.decisions)
+            if d.node.rpartition("/")[0] == cell and d.skip is not None and best[k] == d.skip
+        ]
+        for k in sorted(skips, key=lambda k: float(scores[k][best[k]]), reverse=True)[most:]:
+            without = scores[k].copy()
+            without[best[k]] = -1.0
+            best[k] = int(np.argmax(without))
+    return tuple(best)
 
 
 def strongest_inputs(space: SearchSpace, scores: Scores, best: Architecture, threshold: float) -> Architecture:
@@ -147,13 +169,14 @@ def _by_trying(solver: Supernet, oracle: SupernetOracle, state: SearchState, sco
     order = np.random.default_rng(oracle.seed_of_search).permutation(len(oracle.decisions))
     fixed: dict[int, int] = {}
     data = oracle.batch("upper", LOOK, 3_000_000_000)
-    with oracle.charged(len(data[0])):
-        for k in map(int, order):
-            options = list(np.flatnonzero(scores[k] >= 0.0).tolist())
+    for k in map(int, order):
+        options = list(np.flatnonzero(scores[k] >= 0.0).tolist())
+        with oracle.charged(len(data[0])):
             losses = {c: oracle.loss(state.y, _trial(oracle, state, fixed, k, c, kind), data) for c in options}
-            # Removing an important choice costs most; keeping it alone costs least.
-            pick = max if kind == "perturbation" else min
-            fixed[k] = int(pick(losses, key=lambda c: losses[c])) if len(options) > 1 else options[0]
+        # Removing an important choice costs most; keeping it alone costs least.
+        pick = max if kind == "perturbation" else min
+        fixed[k] = int(pick(losses, key=losses.__getitem__)) if len(options) > 1 else options[0]
+        with oracle.charged(solver.batch):
             _tune(solver, oracle, state, fixed)
     return tuple(fixed[k] for k in range(len(oracle.decisions)))
 

@@ -24,7 +24,7 @@ from bilevel_nas.parts import Parts
 from bilevel_nas.problem import FORWARD, UNIT, ArchitectureProblem
 from bilevel_nas.relax import make_relaxation
 from bilevel_nas.spaces import Architecture, Choice, one_hot
-from bilevel_nas.training import autocast, evaluate, find_device
+from bilevel_nas.training import Tensors, autocast, evaluate, find_device
 
 START = 1e-3
 """Size of the random architecture parameters to start from."""
@@ -62,6 +62,7 @@ class SupernetOracle(TorchOracle):
         weight_decay: of its weights.
         seed: of its first weights, the architecture parameters, and all draws.
         device: where to compute.
+        dtype: of weights, architecture parameters and inputs.
 
     Attributes:
         view: what the objectives see; set by the search before each step.
@@ -79,6 +80,7 @@ class SupernetOracle(TorchOracle):
         weight_decay: float = 5e-4,
         seed: int = 0,
         device: str = "auto",
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self.architectures = problem
         self.parts = parts
@@ -100,16 +102,17 @@ class SupernetOracle(TorchOracle):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             net = self.search_space.supernet(problem.data.shape, activation, self.partial)
-            x0 = START * torch.randn(sum(self._sizes), dtype=torch.float32)
+            x0 = START * torch.randn(sum(self._sizes), dtype=dtype)
         if parts.part("lower").kind == "freeze":
             freeze_convolutions(net)
-        self.net = net.to(place)
+        self.net = net.to(place, dtype)
         super().__init__(
             TorchProblem(self._upper, self._lower, x0.to(place), self.net, outputs=self._outputs, name=problem.name),
             seed=seed,
             device="auto" if place.type == "cpu" else device,
         )
-        self._train, self._validation = problem.tensors("train", place), problem.tensors("validation", place)
+        parts_ = (problem.tensors(part, place) for part in ("train", "validation"))
+        self._train, self._validation = (Tensors(t.x.to(dtype), t.y) for t in parts_)
         probe = slice(0, PROBE)
         self.probe = View(
             (self._train.x[probe], self._train.y[probe]), (self._validation.x[probe], self._validation.y[probe])
@@ -122,7 +125,7 @@ class SupernetOracle(TorchOracle):
         images, _ = self.view.lower
         with autocast(self.device, self.architectures.settings.precision):
             scores = y(images, self.choices(x, lower=True))
-        return scores.float()
+        return scores.to(self.dtype)
 
     def _lower(self, x: torch.Tensor, y: Any, scores: torch.Tensor) -> torch.Tensor:
         weights = sum((p * p).sum() for p in y.parameters())
@@ -132,7 +135,7 @@ class SupernetOracle(TorchOracle):
         images, labels = self.view.upper
         with autocast(self.device, self.architectures.settings.precision):
             scores = y(images, self.choices(x))
-        return functional.cross_entropy(scores.float(), labels) + self.penalty(x)
+        return functional.cross_entropy(scores.to(self.dtype), labels) + self.penalty(x)
 
     def penalty(self, x: torch.Tensor) -> torch.Tensor:
         """What the regularisers add to the upper objective; their weights grow with the progress of the search."""

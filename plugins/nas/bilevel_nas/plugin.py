@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bilevel_core.hooks import hookimpl
-from bilevel_core.plugins.specs import ProblemSpec, SolverSpec
+from bilevel_core.plugins.specs import CommandSpec, ProblemSpec, SolverSpec
 
 BILEVEL_HOOK_API = 1
 
@@ -56,3 +56,9 @@ def bilevel_solvers() -> list[SolverSpec]:
             priority=20,
         )
     ]
+
+
+@hookimpl
+def bilevel_commands() -> list[CommandSpec]:
+    """The group ``bilevel nas``."""
+    return [CommandSpec("nas", "bilevel_nas.commands:app", "architecture search: presets, spaces, tables, files")]

@@ -21,6 +21,7 @@ import torch
 from bilevel_core.errors import UsageError, unknown
 from bilevel_core.problems.nested import Answer, Call, NestedProblem
 from bilevel_core.result import Values
+from bilevel_nas.architecture_file import describe
 from bilevel_nas.data import Data
 from bilevel_nas.spaces import Architecture, SearchSpace
 from bilevel_nas.training import Tensors, TrainSettings, evaluate, find_device, on_device, train
@@ -227,6 +228,7 @@ class ArchitectureProblem(NestedProblem):
         told: dict[str, Any] = {"architecture": space.text(architecture)}
         for k, line in enumerate(space.draw(architecture)):
             told[f"drawn_{k}"] = line
+        told["network"] = describe(space, self.data.shape)
         told["cost"] = space.cost(architecture)
         told["parameters"] = space.parameters(architecture, self.data.shape)
         told["multiply_adds"] = space.flops(architecture, self.data.shape)

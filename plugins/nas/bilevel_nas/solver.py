@@ -242,7 +242,8 @@ class Supernet(IterativeSolver):
         if parts.part("mask").kind == "prune":
             prune(oracle, state, progress, parts.part("mask").count)
         stop = parts.part("stop")
-        if stop.kind == "skips" and most_skips(oracle, state.x) > stop.count:
+        # (At random first parameters there may be too many already.)
+        if stop.kind == "skips" and most_skips(oracle, state.x) > stop.count >= most_skips(oracle, previous):
             state.x = previous
             state.ended = f"a cell would have more than {stop.count} skips"
         elif stop.kind == "stable":
@@ -306,12 +307,12 @@ def summary(state: SearchState) -> dict[str, Any]:
 
 
 def most_skips(oracle: SupernetOracle, x: np.ndarray) -> int:
-    """The largest number of skips among the most probable choices of a cell (decisions with nodes of one cell)."""
+    """The largest number of skips among the most probable choices of a cell (nodes called CELL/NODE)."""
     counts: dict[str, int] = {}
     for p, d in zip(oracle.probabilities(oracle.x_tensor(x)), oracle.decisions, strict=True):
         if d.skip is None:
             continue
         best = max(d.candidates, key=lambda k, p=p: float(p[k]))
-        cell = d.node.partition("n")[0]
+        cell = d.node.rpartition("/")[0]
         counts[cell] = counts.get(cell, 0) + (best == d.skip)
     return max(counts.values(), default=0)

@@ -20,6 +20,12 @@ SPACES: dict[str, Named] = {
     ),
     "cell201": Named("bilevel_nas.spaces.cell201:Cell201", {}, "the same with any number of nodes, stages and cells"),
     "macro": Named("bilevel_nas.spaces.macro:Macro", {}, "a chain of identities and inverted bottlenecks"),
+    "darts": Named("bilevel_nas.spaces.darts:Darts", {}, "normal and reduction cells with eight operations"),
+    "mobile": Named("bilevel_nas.spaces.mobile:Mobile", {}, "kernels, expansions and depths of mobile networks"),
+    "transformer": Named(
+        "bilevel_nas.spaces.transformer:Transformer", {}, "embedding, depth, heads and widths of vision transformers"
+    ),
+    "graph": Named("bilevel_nas.spaces.graph:Graph", {}, "message passing for the classification of graphs"),
 }
 
 

@@ -206,10 +206,10 @@ class SearchSpace(ABC):
         return float(sum(d.cost[c] for d, c in self._pairs(architecture) if d.cost and c >= 0))
 
     def free_share(self, architecture: Architecture) -> float:
-        """The share of decisions with a choice that has no parameters (the zero operation included)."""
+        """The share of operations without parameters among those that compute something; 1 where nothing does."""
         weigh = [(d, c) for d, c in self._pairs(architecture) if c >= 0 and (d.free or d.zero is not None)]
-        none = sum(c in d.free or c == d.zero for d, c in weigh)
-        return none / len(weigh) if weigh else 0.0
+        used = [(d, c) for d, c in weigh if c != d.zero]
+        return sum(c in d.free for d, c in used) / len(used) if used else float(bool(weigh))
 
     def parameters(self, architecture: Architecture, shape: Shape) -> int:
         """Number of trainable weights of the stand-alone network."""

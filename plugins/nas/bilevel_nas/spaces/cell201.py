@@ -82,7 +82,7 @@ class Cell201(SearchSpace):
                 free=frozenset((1, 4)),
                 zero=0,
                 skip=1,
-                node=f"c{g}n{b}",
+                node=f"c{g}/{b}",
             )
             for g in range(self.groups)
             for a, b in self.edges

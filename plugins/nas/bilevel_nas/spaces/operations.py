@@ -157,7 +157,7 @@ def accepted(shape: Shape, rank: int, space: str) -> None:
 
 def multiply_adds(model: nn.Module, shape: Shape) -> int:
     """Multiply-adds of a forward pass for one example, of convolutions and linear layers, and of the matrix products
-    that modules count themselves (a method ``products(inputs)``).
+    that modules count themselves (a method ``products(*inputs)``).
     """
     total = 0
     handles: list[Any] = []
