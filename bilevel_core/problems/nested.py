@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -45,6 +45,7 @@ class Answer:
         lower: the follower's objective, minimised.
         violation: how far the leader's constraints are from holding; 0 when they do.
         state: numbers, arrays or tensors to go on from with a larger budget.
+        counts: work done beside the one lower-level solve, by kind; added up in the result.
     """
 
     y: Mapping[str, Any]
@@ -52,6 +53,7 @@ class Answer:
     lower: float
     violation: float = 0.0
     state: Any = None
+    counts: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
 class NestedProblem(Problem):
@@ -74,6 +76,14 @@ class NestedProblem(Problem):
     """
 
     form = "nested"
+
+    structure: frozenset[str] = frozenset()
+    """Names of special structures that solvers may look for; see `Traits.structure`."""
+
+    @property
+    def usual_solves(self) -> int | None:
+        """How many lower-level solves a search may make that is not told; None for the solver's own default."""
+        return None
 
     def __init__(
         self,
@@ -142,7 +152,8 @@ class NestedProblem(Problem):
                 f"{label}(x, ...): expected {len(self.objectives)} upper objective(s) "
                 f"({', '.join(self.objectives)}), got {len(upper)}."
             )
-        return Answer(found.y, tuple(float(v) for v in upper), float(found.lower), float(found.violation), found.state)
+        lower, violation = float(found.lower), float(found.violation)
+        return replace(found, upper=tuple(float(v) for v in upper), lower=lower, violation=violation)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bilevel_cli import compared
 from bilevel_cli.exits import Exit, exit_of
 from bilevel_cli.output import echo, echo_json, echo_warnings
 from bilevel_cli.progress import Progress
@@ -274,18 +275,18 @@ def _document(request: Comparison, problem: Problem, outcomes: Sequence[Outcome]
         "best": next(iter(best.values())) if len(best) == 1 else None,
         "best_by_response": best,
         "contradictions": _contradictions(outcomes, maximise=maximise),
-        "entries": [_entry_document(o) for o in outcomes],
+        "entries": [_entry_document(o, problem) for o in outcomes],
     }
 
 
-def _entry_document(o: Outcome) -> dict[str, Any]:
+def _entry_document(o: Outcome, problem: Problem) -> dict[str, Any]:
     return {
         "solver": o.entry.solver,
         "options": o.entry.options,
         "error": None if o.error is None else {"type": type(o.error).__name__.strip("_"), "message": str(o.error)},
         "mean": statistics.fmean(o.objectives) if o.objectives else None,
         "spread": _spread(o.objectives),
-        "runs": [_run_document(r) for r in o.results],
+        "runs": [_run_document(r) | compared.figures(r, problem) for r in o.results],
     }
 
 
@@ -305,8 +306,11 @@ def _text(request: Comparison, problem: Problem, outcomes: Sequence[Outcome]) ->
     maximise = _maximises(problem)
     best = _best(outcomes, maximise=maximise)
     contradictions = _contradictions(outcomes, maximise=maximise)
-    rows = [HEADINGS, *(_row(o) for o in outcomes)]
-    widths = [max(len(row[k]) for row in rows) for k in range(len(HEADINGS))]
+    rows = [
+        (*HEADINGS, *compared.headings(problem)),
+        *((*_row(o), *compared.cells(o.results, problem)) for o in outcomes),
+    ]
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     out = [f"problem  {problem.name} ({'max' if maximise else 'min'})"]
     known = _known(request)
