@@ -11,7 +11,7 @@ from typing import Any
 
 from bilevel_core.errors import BilevelError
 from bilevel_core.hooks import HOOK_API, PROJECT
-from bilevel_core.plugins.manager import PluginInfo
+from bilevel_core.plugins.manager import OWN, PluginInfo
 from bilevel_core.plugins.registry import get_registry
 from bilevel_core.plugins.specs import Spec
 from bilevel_core.run.options import describe
@@ -64,6 +64,8 @@ def no_name_clash(plugin: str) -> None:
     registry = get_registry()
     info = _info(plugin)
     clashes = [w for w in registry.warnings if "is offered by" in w and info.origin in w]
+    if info.dist == OWN:  # its names stay its own, whatever others offer
+        clashes = [w for w in clashes if "the one of bilevel is used" not in w]
     clashes += [w for w in registry.warnings if f"Several plugins are named {plugin.partition('@')[0]!r}" in w]
     expect(not clashes, " ".join(clashes))
 
