@@ -270,6 +270,37 @@ def show(
 
 
 @app.command()
+def plot(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[FIGURE]...", help="Which: value, gap, ...  [default: all]", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder to write into.  [default: RUN/figures]")
+    ] = None,
+    form: Annotated[
+        list[str] | None, typer.Option("--format", "-f", help="png or svg; repeatable.  [default: both]")
+    ] = None,
+) -> None:
+    """Draw a recorded run: values and bound, gap, convergence of both levels, steps, and figures of plugins."""
+    from bilevel_cli.pictures import plot as draw
+
+    raise typer.Exit(draw(run, names or [], out, form or []))
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to.  [default: RUN/report.html]")] = None,
+) -> None:
+    """Write a recorded run as one HTML page: status, certificate, figures, tables, options, versions."""
+    from bilevel_cli.pictures import report as write
+
+    raise typer.Exit(write(run, out))
+
+
+@app.command()
 def export(
     problem: Annotated[
         str,

@@ -63,6 +63,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "choose": {"errors", "plugins", "problems", "result", "run", "solvers", "traits"},
     "report": {"result", "plugins", "errors"},
+    "figures": {"result", "report", "plugins", "run", "errors"},
 }
 EVERYTHING = {"api", "testing"}
 """Rooms at the top, which may import all others."""
