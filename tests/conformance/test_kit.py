@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -235,3 +237,12 @@ def bent() -> Any:
 
     zero: Any = torch.zeros(2, dtype=torch.float64)
     return bl.TorchProblem(upper, lower, zero + 1.5, zero, name="bent")
+
+
+@pytest.mark.parametrize("kit", [SolverConformance, ProblemConformance, PluginConformance])
+def test_every_check_stands_in_the_documentation(kit: Any) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "conformance.md").read_text()
+    rows = re.findall(r"^\| `(test_\w+)` \| ([\d.]+) \|", text, re.MULTILINE)
+    assert set(kit.checks().items()) <= set(rows)
+    known = {**SolverConformance.checks(), **ProblemConformance.checks(), **PluginConformance.checks()}
+    assert {name for name, _ in rows} == set(known)
