@@ -56,7 +56,7 @@ def classification(problem: Problem, registry: Registry | None = None) -> Classi
     verdicts: dict[str, Accepted | Refused] = {}
     for name, spec in sorted(registry.solvers.items(), key=lambda item: (-item[1].priority, item[0])):
         try:
-            verdicts[name] = _verdict(spec.load()(), problem, traits)
+            verdicts[name] = verdict_of(spec.load()(), problem, traits)
         except MissingError as error:
             verdicts[name] = Refused(f"it cannot be loaded: {error}", spec.install)
     return Classification(traits, verdicts, _chosen(verdicts, registry))
@@ -104,7 +104,7 @@ def build_solver(
         name = found.chosen
     factory = registry.find("solvers", name).load()
     solver: Solver = factory(**read(factory, options, kind="option", owner=f"solver {name!r}"))
-    verdict = _verdict(solver, problem, traits)
+    verdict = verdict_of(solver, problem, traits)
     if isinstance(verdict, Refused):
         others = [k for k, v in classification(problem, registry).verdicts.items() if isinstance(v, Accepted)]
         hint = f" With its default options {name} takes it." if name in others else ""
@@ -116,7 +116,7 @@ def build_solver(
     return name, solver, verdict
 
 
-def _verdict(solver: Solver, problem: Problem, traits: Traits) -> Accepted | Refused:
+def verdict_of(solver: Solver, problem: Problem, traits: Traits) -> Accepted | Refused:
     """What a solver says of the traits, and where it accepts those, of the problem itself."""
     if traits.duals and not solver.takes_duals:
         return Refused("the leader uses followers' multipliers, which are no variables here", "kkt")

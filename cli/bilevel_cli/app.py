@@ -69,6 +69,10 @@ app = typer.Typer(
 )
 plugins_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="See plugins and the hooks they may use.")
 app.add_typer(plugins_app, name="plugins")
+new_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Write a plugin, a problem or a solver to start from."
+)
+app.add_typer(new_app, name="new")
 
 AsListing = Annotated[Listing, typer.Option("--format", "-f", help="How to print: text or json.")]
 
@@ -266,6 +270,37 @@ def show(
 
 
 @app.command()
+def plot(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[FIGURE]...", help="Which: value, gap, ...  [default: all]", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder to write into.  [default: RUN/figures]")
+    ] = None,
+    form: Annotated[
+        list[str] | None, typer.Option("--format", "-f", help="png or svg; repeatable.  [default: both]")
+    ] = None,
+) -> None:
+    """Draw a recorded run: values and bound, gap, convergence of both levels, steps, and figures of plugins."""
+    from bilevel_cli.pictures import plot as draw
+
+    raise typer.Exit(draw(run, names or [], out, form or []))
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to.  [default: RUN/report.html]")] = None,
+) -> None:
+    """Write a recorded run as one HTML page: status, certificate, figures, tables, options, versions."""
+    from bilevel_cli.pictures import report as write
+
+    raise typer.Exit(write(run, out))
+
+
+@app.command()
 def export(
     problem: Annotated[
         str,
@@ -341,6 +376,52 @@ def plugins_hooks(form: AsListing = Listing.TEXT) -> None:
     from bilevel_cli.lists import show_hooks
 
     show_hooks(as_json=form is Listing.JSON)
+
+
+@plugins_app.command("check")
+def plugins_check(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Which plugins.  [default: all]", show_default=False)
+    ] = None,
+    form: AsListing = Listing.TEXT,
+) -> None:
+    """Hold plugins to the conformance kit: hooks, light import, names, documentation."""
+    from bilevel_cli.check import check_plugins
+
+    raise typer.Exit(check_plugins(names or [], as_json=form is Listing.JSON))
+
+
+Into = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write into.")]
+
+
+@new_app.command("plugin")
+def new_plugin_command(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Small letters, digits, dashes.")], out: Into = Path()
+) -> None:
+    """Write a distribution of its own: one problem, one solver, one command, tests."""
+    from bilevel_cli.new import new_plugin
+
+    new_plugin(name, out)
+
+
+@new_app.command("problem")
+def new_problem_command(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the file, without .py.")], out: Into = Path()
+) -> None:
+    """Write a file with a problem in Pyomo, and its tests."""
+    from bilevel_cli.new import new_problem
+
+    new_problem(name, out)
+
+
+@new_app.command("solver")
+def new_solver_command(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the file, without .py.")], out: Into = Path()
+) -> None:
+    """Write a file with a solver, and its tests."""
+    from bilevel_cli.new import new_solver
+
+    new_solver(name, out)
 
 
 def _pairs(texts: Sequence[str] | None, flag: str) -> dict[str, str]:
