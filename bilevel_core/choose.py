@@ -72,8 +72,8 @@ def classification(problem: Problem, registry: Registry | None = None, options: 
 def _chosen(
     verdicts: Mapping[str, Accepted | Refused], registry: Registry, options: Collection[str] = ()
 ) -> str | None:
-    """Of those whose priority is not negative, and that have the options if any has: the first that proves what it finds
-    and may be expected to end; else the first that may be expected to end; else the first that takes the problem.
+    """Of those whose priority is not negative, and that have the options if any has: the first that proves what it
+    finds and may be expected to end; else the first that may be expected to end; else the first that takes the problem.
     """
     if options:
         fit = {k: v for k, v in verdicts.items() if isinstance(v, Accepted) and _has(registry, k, options)}

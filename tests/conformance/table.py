@@ -62,8 +62,8 @@ INDIFFERENT = "the optimum needs an answer that the follower gives at x = 0 only
 
 MITSOS = "classic/mitsos-barton-313"
 
-SMD = frozenset(f"smd/smd{n}" for n in range(1, 13) if n != 4)
-"""All but the one whose follower has Rastrigin's function."""
+SMD = frozenset(f"smd/smd{n}" for n in range(1, 13) if n not in (4, 9))
+"""All but the one whose follower has Rastrigin's function, and one that local solvers refuse."""
 
 SLOW = frozenset(
     f"bolib/{n}"
@@ -157,7 +157,7 @@ SOLVERS: dict[str, Run] = {
         1e-4,
         misses={MITSOS: CONCAVE, "smd/smd4": RASTRIGIN},
         refuted=frozenset({MITSOS, "smd/smd4"}),
-        one_start=SMD | {"trap/no-multipliers"},
+        one_start=SMD,
         starts={"bolib/LuDebSinha2016f": 13},
         benchmarked=SLOW
         | {"basblib/as_1981_01", "basblib/c_2002_01"}
@@ -168,7 +168,7 @@ SOLVERS: dict[str, Run] = {
         1e-4,
         misses={MITSOS: INDIFFERENT, "smd/smd4": RASTRIGIN},
         refuted=frozenset({"smd/smd4"}),
-        one_start=SMD,
+        one_start=SMD - {"smd/smd10", "smd/smd11", "smd/smd12"},
     ),
     "penalty": Run(
         {"starts": 8},
