@@ -106,6 +106,7 @@ SOLVERS: dict[str, Run] = {
     ),
     "branch-and-cut": Run(local=False),
     "toll-pricing": Run(local=False),
+    "supernet": Run(),
     "toll-design": Run(local=False),
     "global": Run(
         tolerance=1e-3,
