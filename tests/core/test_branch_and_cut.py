@@ -189,7 +189,7 @@ def verdict(m: Any, **options: Any) -> Any:
 
 
 def test_quadratic_terms_are_for_the_global_solver() -> None:
-    """The follower's y in 0..3 is nearest to x / 2 + 0.3; of the leader's (x - 5)^2 + (y - 1)^2 over x in 0..6 by hand."""
+    """The follower takes the y in 0..3 nearest to x / 2 + 0.3; the leader's best x of 0..6 by looking at all."""
     m: Any = pyo.ConcreteModel()
     m.x = pyo.Var(domain=pyo.Integers, bounds=(0, 6))
     m.follower = bl.Follower()
