@@ -89,7 +89,7 @@ def bilevel_reformulations() -> list[ReformulationSpec]:
         ReformulationSpec(
             "toll-strong-duality",
             "bilevel_toll.reduction:StrongDuality",
-            "toll problem to mixed-integer linear program: potentials, strong duality, products linearised",
+            "toll problem to mixed-integer linear program (form std of five): strong duality, products linearised",
         )
     ]
 

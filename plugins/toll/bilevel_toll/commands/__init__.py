@@ -5,7 +5,10 @@ from __future__ import annotations
 import typer
 
 from bilevel_toll.commands.curve import curve
+from bilevel_toll.commands.design import design
 from bilevel_toll.commands.equilibrium import equilibrium
+from bilevel_toll.commands.grid import grid
+from bilevel_toll.commands.price import check, price
 
 HELP = "Toll setting: prices on a network, and tolls under congestion."
 
@@ -16,7 +19,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help=HELP,
 )
-for command in (curve, equilibrium):
+for command in (curve, equilibrium, price, check, design, grid):
     app.command()(command)
 
 

@@ -13,6 +13,7 @@ import typer
 from bilevel_core.errors import UsageError, unknown
 from bilevel_core.plugins.registry import get_registry
 from bilevel_core.report import aligned, number
+from bilevel_core.result import Result
 from bilevel_core.run.options import read
 from bilevel_toll.problem import TollProblem
 
@@ -32,7 +33,7 @@ Parameters = Annotated[
 Form = Annotated[Listing, typer.Option("--format", "-f", help="How to print: text or json.")]
 
 
-def pairs_of(parameters: list[str]) -> dict[str, str]:
+def pairs_of(parameters: list[str], flag: str = "-p") -> dict[str, str]:
     """Entries KEY=VALUE as a dictionary.
 
     Raises:
@@ -42,11 +43,28 @@ def pairs_of(parameters: list[str]) -> dict[str, str]:
     for entry in parameters:
         key, equals, value = entry.partition("=")
         if not equals or not key.strip():
-            raise UsageError(f"-p {entry!r}: expected KEY=VALUE.")
+            raise UsageError(f"{flag} {entry!r}: expected KEY=VALUE.")
         if key.strip() in given:
-            raise UsageError(f"-p {key.strip()}: given twice. Leave one of them out.")
+            raise UsageError(f"{flag} {key.strip()}: given twice. Leave one of them out.")
         given[key.strip()] = value.strip()
     return given
+
+
+Options = Annotated[list[str] | None, typer.Option("--option", "-o", metavar="KEY=VALUE", help="Option of the solver.")]
+Folder = Annotated[Path | None, typer.Option(metavar="DIR", help="Write tolls.csv, od.csv and summary.json there.")]
+LIMIT, REFUTED = 4, 5
+
+
+def ended(result: Result) -> None:
+    """Leave with the exit code that the result asks for.
+
+    Raises:
+        typer.Exit: a limit was reached (4), or the check refuted the point (5).
+    """
+    if result.certificate is not None and result.certificate.verdict == "refuted":
+        raise typer.Exit(REFUTED)
+    if result.termination in ("time-limit", "iteration-limit"):
+        raise typer.Exit(LIMIT)
 
 
 def find(reference: str, given: dict[str, str]) -> TollProblem:
@@ -62,6 +80,12 @@ def find(reference: str, given: dict[str, str]) -> TollProblem:
             made: Any = factory(**read(factory, given, kind="parameter", owner=f"problem {name!r}"))
             break
     else:
+        if reference.lower().endswith(".json"):
+            from bilevel_toll.pricing_file import read_pricing
+
+            if given:
+                raise UsageError(f"-p {next(iter(given))}: a pricing file takes no parameters.")
+            return read_pricing(Path(reference))
         if not reference.lower().endswith(".tntp"):
             raise unknown("toll problem", reference, [n for n in registry.problems if n.startswith(PREFIX)])
         from bilevel_toll.tntp import load_tntp
