@@ -32,6 +32,8 @@ def test_code_runs(
         request.addfinalizer(partial(torch.set_default_dtype, torch.get_default_dtype()))
     if "import matplotlib" in page.read_text() or "bilevel_core.figures" in page.read_text():
         pytest.importorskip("matplotlib", reason="the page draws")
+    if "import sklearn" in page.read_text() or "from sklearn" in page.read_text():
+        pytest.importorskip("sklearn", reason="the page needs scikit-learn")
     monkeypatch.chdir(tmp_path)
     request.addfinalizer(lambda: get_registry(fresh=True))  # a page may have registered plugins of its own
     request.addfinalizer(partial(sys.modules.pop, "my_package", None))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -63,6 +63,11 @@ class Hyperparameter:
     def bounds(self) -> tuple[float, float]:
         """Of the leader's variable."""
         return self.inverse(self.low), self.inverse(self.high)
+
+    def shared(self) -> Hyperparameter:
+        """The same with one entry in place of many."""
+        index = None if self.index is None else np.zeros_like(self.index)
+        return replace(self, index=index, labels=("",))
 
     def inverse(self, value: float) -> float:
         """A value in its own units as the leader's variable."""

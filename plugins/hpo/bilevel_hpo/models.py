@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -89,6 +90,15 @@ class Rows:
             x, t, shift, size = (p.to(device) for p in (self.inputs, self.targets, self.shift, self.size))
             self._moved[device] = Rows(x, t, shift, size, self.origin, self.unit)
         return self._moved[device]
+
+    @cached_property
+    def moments(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Second moments of the inputs, (features, features), of inputs with targets, and of targets: means over rows.
+
+        All that a squared loss needs to know of rows that are many.
+        """
+        n = len(self)
+        return self.inputs.T @ self.inputs / n, self.inputs.T @ self.targets / n, self.targets @ self.targets / n
 
     def __len__(self) -> int:
         return len(self.inputs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -150,6 +150,14 @@ class TuningProblem(TorchProblem):
     def _loss_on(self, x: Any, weights: torch.Tensor, fold: Fold, rows: Rows) -> torch.Tensor:
         rows = rows.on(weights.device)
         return self.model.validation(self.model.scores(x, weights, fold.train, rows), rows.targets)
+
+    def shared(self) -> TuningProblem:
+        """The same problem with one entry of each hyperparameter in place of many."""
+        model: Any = self.model
+        fewer = replace(model, hyperparameters=tuple(h.shared() for h in self.model.hyperparameters))
+        return TuningProblem(
+            fewer, self.folds, prior=self.prior, validation_rows=self.validation_rows, name=f"{self.name}, shared"
+        )
 
     def tensors(self, values: Values) -> dict[str, torch.Tensor]:
         """A level's values of a result as the functions take them."""

@@ -1,0 +1,78 @@
+"""`tune`: the path, the descent with one entry for all before the many, and early stopping."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import bilevel_core as bl
+from bilevel_core.errors import UsageError
+from bilevel_hpo import tune
+from bilevel_hpo.linear import LinearModel
+
+from .tools import MODELS, as_tensors, data, problem, tuned, validated
+
+MODEL = MODELS["ridge without intercept"]
+
+
+def test_the_path_is_made_of_answers_and_falls() -> None:
+    task = problem(MODEL, folds=2)
+    found = tune(task, options={"max_iterations": 6})
+    objectives = [step.objective for step in found.path]
+    assert objectives == sorted(objectives, reverse=True)
+    assert found.chosen == len(found.path) - 1
+    for step in (found.path[0], found.path[-1]):
+        value, _ = validated(task, task.x_layout.flatten(step.x).numpy())
+        assert value == pytest.approx(step.objective, rel=1e-6)
+    assert found.result.upper_objective == pytest.approx(objectives[-1], rel=1e-6)
+    assert found.result.certificate is not None
+    assert found.result.certificate.verdict == "verified"
+
+
+def test_one_for_all_comes_first() -> None:
+    task = problem(MODEL)
+    start = task.x0.clone()
+    found = tune(task, options={"max_iterations": 3}, verify=False)
+    assert (task.x0 == start).all()
+    shared = [step for step in found.path if len(set(step.x["log_alpha"].tolist())) == 1]
+    assert 1 < len(shared) < len(found.path)
+    alone = tune(task, options={"max_iterations": 3}, verify=False, shared_first=False)
+    assert len([s for s in alone.path if len(set(s.x["log_alpha"].tolist())) == 1]) == 1
+    best = min(validated(task, np.full(4, v))[0] for v in np.linspace(np.log(1e-3), np.log(1e3), 200))
+    assert shared[-1].objective <= best * 1.02
+    assert found.result.counts["lower_solves"] > 3
+
+
+def test_squared_losses_by_moments_are_those_by_rows() -> None:
+    for name in ("ridge, group", "elastic net", "ridge without intercept"):
+        task = problem(MODELS[name])
+        x, rows = task.x_layout.unflatten(task.x0), task.folds[0].train
+        weights = np.random.default_rng(0).random(task.y0.numel())
+        _, y = as_tensors(task, task.x0.numpy(), task.y0.new_tensor(weights))
+        model = MODELS[name]
+        assert isinstance(model, LinearModel)
+        w, _, bias = model.parts(x, y["weights"], rows)
+        mean = 0.5 * ((rows.inputs @ w[:, 0] + bias[0] - rows.targets) ** 2).mean()
+        assert float(model._by_moments(w[:, 0], bias[0], rows)) == pytest.approx(float(mean), rel=1e-12)
+
+
+def test_early_stopping_is_where_other_rows_say() -> None:
+    model = LinearModel("squared", (tuned("alpha", 1e-4, 1e4, 1.0, "feature", 1),))
+    task = problem(model, folds=2)
+    others = [fold.train.like(*data(model, seed=7)) for fold in task.folds]
+    found = tune(task, stopping=others, patience=2, options={"max_iterations": 30, "tolerance": 1e-8})
+    losses = [step.stopping for step in found.path]
+    assert None not in losses
+    assert found.chosen == int(np.argmin(losses))  # type: ignore[arg-type]
+    assert len(found.path) <= found.chosen + 3
+    assert found.result.claim == "feasible"
+    assert found.result.details["stopping_loss"] == losses[found.chosen]
+    assert bl.verify(task, found.result).verdict == "verified"
+
+
+def test_wrong_uses_are_named() -> None:
+    task = problem(MODEL)
+    with pytest.raises(UsageError, match="each of 1 folds, got 2"):
+        tune(task, stopping=[task.folds[0].train] * 2)
+    with pytest.raises(UsageError, match="patience of at least 1"):
+        tune(task, patience=0)
