@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +14,29 @@ torch: Any = pytest.importorskip("torch", reason="architecture search needs torc
 
 from bilevel_nas import parallel  # noqa: E402
 
-from .small import problem  # noqa: E402
+SCRIPT = """
+import sys
+rank, port, here, out = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
+sys.path.insert(0, here)
+import torch
+import bilevel_core as bl
+from bilevel_nas import parallel
+from small import problem
 
-
-def worker(rank: int, port: int, folder: str) -> None:
-    import bilevel_core as bl
-
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    small = problem("cell201", {"nodes": 3, "stages": 1}, budget=8.0, final_epochs=0)
-    seen: list[str] = []
-    for preset in ("darts1", "auxiliary"):
-        options = {"preset": preset, "batch": 16, "second_order_batch": 16, "every": 2}
-        options |= {"hyper": "aux:2"} if preset == "auxiliary" else {}
-        result = bl.solve(small, "supernet", options, verify=False)
-        told = ("architecture", "entropy", "supernet_accuracy", "architecture_eigenvalue")
-        seen.append(" ".join(str(result.details[k]) for k in told))
-    # Each rank drew other batches.
-    own = parallel.mean_number(float(rank))
-    Path(folder, str(rank)).write_text("\n".join([*seen, str(own)]))
-    torch.distributed.destroy_process_group()
+torch.set_num_threads(1)
+torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+small = problem("cell201", {"nodes": 3, "stages": 1}, budget=6.0, final_epochs=0)
+lines = []
+for preset in ("darts1", "auxiliary"):
+    options = {"preset": preset, "batch": 16, "second_order_batch": 16, "every": 2}
+    options |= {"hyper": "aux:2"} if preset == "auxiliary" else {}
+    details = bl.solve(small, "supernet", options, verify=False).details
+    told = ("architecture", "entropy", "supernet_accuracy", "architecture_eigenvalue")
+    lines.append(" ".join(str(details[k]) for k in told))
+lines.append(str(parallel.mean_number(float(rank))))
+open(out, "w").write(chr(10).join(lines))
+torch.distributed.destroy_process_group()
+"""
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distributed")
@@ -39,7 +44,12 @@ def test_two_ranks_agree(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torch.multiprocessing.spawn(worker, (port, str(tmp_path)), nprocs=2)
+    here = str(Path(__file__).parent)
+    ranks = [
+        subprocess.Popen([sys.executable, "-c", SCRIPT, str(k), str(port), here, str(tmp_path / str(k))])
+        for k in range(2)
+    ]
+    assert [p.wait(timeout=120) for p in ranks] == [0, 0]
     first, second = ((tmp_path / str(k)).read_text() for k in (0, 1))
     assert first == second
     assert first.splitlines()[-1] == "0.5"
