@@ -99,6 +99,7 @@ SOLVERS: dict[str, Run] = {
     ),
     "branch-and-cut": Run(local=False),
     "toll-pricing": Run(local=False),
+    "supernet": Run(),
     "global": Run(
         tolerance=1e-3,
         local=False,
