@@ -39,7 +39,7 @@ class Part:
     """Examples and their classes.
 
     Attributes:
-        x: float32, shape (n, ...).
+        x: float32 (bytes as long as a file is being read), shape (n, ...).
         y: int64, shape (n,).
     """
 
@@ -99,7 +99,7 @@ def load_data(
     for label, count in (("train", train), ("validation", validation), ("test", test)):
         if count < 1:
             raise UsageError(f"Expected {label} of at least 1, got {count}.")
-    known, rest = _read(source, data_dir, pixels)
+    known, rest = _read(source, data_dir)
     if train + validation > len(known) - (rest is None):
         raise UsageError(
             f"{source!r} has {len(known)} examples to search with; train + validation = {train + validation}."
@@ -108,6 +108,7 @@ def load_data(
     ends = (train, train + validation)
     parts = [_take(known, order[: ends[0]]), _take(known, order[ends[0] : ends[1]])]
     parts.append(_take(rest, np.arange(min(test, len(rest)))) if rest else _take(known, order[ends[1] :][:test]))
+    parts = [_smaller(_unpacked(p), pixels, source) for p in parts]
     classes = int(max(p.y.max() for p in parts)) + 1
     mean, deviation = float(parts[0].x.mean()), float(parts[0].x.std())
     graphs = parts[0].x.ndim == 3  # adjacency matrices are left as they are
@@ -119,7 +120,12 @@ def _take(part: Part, which: np.ndarray) -> Part:
     return Part(part.x[which], part.y[which])
 
 
-def _read(source: str, folder: str, pixels: int) -> tuple[Part, Part | None]:
+def _unpacked(part: Part) -> Part:
+    """Bytes of images as numbers from 0 to 1: only of those that are used."""
+    return Part(part.x.astype(np.float32) / 255.0, part.y) if part.x.dtype == np.uint8 else part
+
+
+def _read(source: str, folder: str) -> tuple[Part, Part | None]:
     readers: dict[str, Callable[[], tuple[Part, Part | None]]] = {
         "fashion": lambda: _idx("fashion", folder),
         "mnist": lambda: _idx("mnist", folder),
@@ -135,8 +141,7 @@ def _read(source: str, folder: str, pixels: int) -> tuple[Part, Part | None]:
         known, rest = _images(Path(source)), None
     else:
         raise unknown("data set", source, [*readers, "torchvision:NAME", "FILE.npz", "FOLDER"])
-    known = _smaller(known, pixels, source)
-    return known, None if rest is None else _smaller(rest, pixels, source)
+    return known, rest
 
 
 def _smaller(part: Part, pixels: int, source: str) -> Part:
@@ -170,7 +175,7 @@ def _idx(name: str, given: str) -> tuple[Part, Part]:
     if folder is None:
         raise UsageError(f"The data set {name!r} was not found on this machine. {HOW[name]}")
     arrays = [_idx_array(_file(folder, n)) for n in IDX]
-    images = [a[:, None].astype(np.float32) / 255.0 for a in (arrays[0], arrays[2])]
+    images = [a[:, None] for a in (arrays[0], arrays[2])]
     labels = [a.astype(np.int64) for a in (arrays[1], arrays[3])]
     return Part(images[0], labels[0]), Part(images[1], labels[1])
 

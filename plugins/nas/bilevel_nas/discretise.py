@@ -47,7 +47,7 @@ def reserve(solver: Supernet, oracle: SupernetOracle) -> float:
     look = FORWARD * min(LOOK, len(oracle.architectures.data.validation)) / UNIT
     if rule.kind in ("perturbation", "strength"):
         tries = sum(len(d.candidates) for d in oracle.decisions)
-        return (tries * look + TUNE * len(oracle.decisions) * solver.batch / UNIT) / oracle.partial
+        return tries * look + TUNE * len(oracle.decisions) * solver.batch / UNIT
     if rule.kind == "evolution":
         return rule.count * look * oracle.search_space.single
     return 0.0

@@ -39,6 +39,7 @@ def fashion(
     train_seed: int = 0,
     fixed: bool = True,
     beside: Literal["random", "none"] = "random",
+    picture: str = "",
     precision: Literal["float32", "bfloat16", "float16"] = "float32",
     channels_last: bool = False,
 ) -> Problem:
@@ -61,6 +62,7 @@ def fashion(
         train_seed: of the weights and orders that architectures are trained with.
         fixed: retrain the hand-made cells too, for comparison.
         beside: random search at equal budget beside that on a supernet, or none.
+        picture: file (.png, .svg, .pdf) to draw the final architecture into.
         precision: float32, bfloat16 or float16 (autocast).
         channels_last: lay images out with the channels last in memory.
     """
@@ -86,6 +88,7 @@ def fashion(
         train_seed=train_seed,
         fixed=fixed,
         beside=beside,
+        picture=picture,
         name="nas/fashion",
     )
 

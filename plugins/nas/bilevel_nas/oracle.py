@@ -213,13 +213,15 @@ class SupernetOracle(TorchOracle):
 
     @property
     def share(self) -> float:
-        """How much of the supernet a pass evaluates."""
+        """How much of the supernet a pass evaluates: candidates among all. Partial connections count as whole ones: at
+        small widths a convolution of a quarter of the channels takes nearly as long (measured: 0.72 of a pass).
+        """
         if self.parts.part("mask").kind == "sample1":
             return len(self.decisions) / self._total
         if self.parts.part("relax").kind == "gates":
             return 2.0 * len(self.decisions) / self._total
         candidates = sum(len(set(a) & set(d.candidates)) for a, d in zip(self.alive, self.decisions, strict=True))
-        return candidates / self._total / self.partial
+        return candidates / self._total
 
     @contextmanager
     def charged(self, batch: int, *, gauss_newton: bool = False) -> Generator[None]:

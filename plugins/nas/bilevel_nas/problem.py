@@ -13,6 +13,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,7 @@ class ArchitectureProblem(NestedProblem):
         objectives: of ``error``, ``parameters``, ``flops``, ``cost``; the first is what single-objective solvers see.
         train_seed: of the first weights and the order of examples, together with the architecture.
         fixed: whether to retrain the space's hand-made architectures too, for comparison.
+        picture: file to draw the final architecture into; empty for none.
         beside: ``random`` for a random search at equal budget beside that on a supernet; else ``none``.
         name: what to call the problem.
 
@@ -94,6 +96,7 @@ class ArchitectureProblem(NestedProblem):
         train_seed: int = 0,
         fixed: bool = True,
         beside: str = "none",
+        picture: str = "",
         name: str = "problem",
     ) -> None:
         for objective in objectives:
@@ -112,7 +115,7 @@ class ArchitectureProblem(NestedProblem):
         self.settings = settings or TrainSettings()
         self.final_epochs, self.retrains, self.fixed = final_epochs, retrains, fixed
         self.budget, self.cost_cap, self.train_seed = budget, cost_cap, train_seed
-        self.beside = beside
+        self.beside, self.picture = beside, picture
         self.device = "auto"
         self._tensors: dict[tuple[str, str], Tensors] = {}
         self._retrained: dict[tuple[Architecture, str], Retrained] = {}
@@ -153,7 +156,10 @@ class ArchitectureProblem(NestedProblem):
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
 
     def solve_lower(self, architecture: Architecture, budget: float = 1.0, device: str = "auto") -> Answer:
-        """Train an architecture on the training part, and validate it."""
+        """Train an architecture on the training part, and validate it.
+
+        The answer's ``weights`` are those of the network's state dictionary in a row, running statistics included.
+        """
         self.device = device
         place = find_device(device)
         epochs = max(1, round(budget * self.settings.epochs))
@@ -168,11 +174,9 @@ class ArchitectureProblem(NestedProblem):
         accuracy, _ = evaluate(model, self.tensors("validation", place))
         _, lower = evaluate(model, training)
         weights = sum(float((p.detach() ** 2).sum()) for p in model.parameters())
-        values = {
-            k: v.detach().cpu().numpy() for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")
-        }
+        state = [v.reshape(-1) for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")]
         return Answer(
-            values,
+            {"weights": torch.cat(state).detach().float().cpu().numpy()},
             tuple(self._objective(name, architecture, accuracy) for name in self.objectives),
             lower + 0.5 * self.settings.weight_decay * weights,
             self.violation(architecture),
@@ -233,6 +237,10 @@ class ArchitectureProblem(NestedProblem):
         told["parameters"] = space.parameters(architecture, self.data.shape)
         told["multiply_adds"] = space.flops(architecture, self.data.shape)
         told["parameter_free_share"] = space.free_share(architecture)
+        if self.picture:
+            from bilevel_nas.picture import draw_architecture
+
+            draw_architecture(space, architecture, Path(self.picture))
         if self.final_epochs:
             told |= self.row("", architecture)
             if self.fixed:
