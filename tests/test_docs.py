@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import sys
+import tomllib
 import types
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
+from bilevel_cli.app import app
 from bilevel_core.plugins.manager import HOOKS
 from bilevel_core.plugins.registry import get_registry
 
@@ -61,6 +66,49 @@ def test_every_hook_has_a_section_with_an_example_that_runs(hook: str) -> None:
 def test_links_lead_somewhere(page: Path) -> None:
     missing = [t for t in LINK.findall(page.read_text()) if not (page.parent / t).exists()]
     assert not missing
+
+
+def pages_of(nav: Any) -> list[str]:
+    """Every page of a navigation, whatever section it stands in."""
+    if isinstance(nav, str):
+        return [nav]
+    items = nav.values() if isinstance(nav, dict) else nav
+    return [page for item in items for page in pages_of(item)]
+
+
+def test_the_site_shows_every_page() -> None:
+    """In the navigation, or by a link from the README."""
+    shown = pages_of(tomllib.loads((ROOT / "zensical.toml").read_text())["project"]["nav"])
+    assert len(shown) == len(set(shown))
+    assert [p for p in shown if not (ROOT / "docs" / p).is_file()] == []
+    linked = {Path(t).name for t in LINK.findall((ROOT / "README.md").read_text())}
+    assert {p.name for p in PAGES if p.parent.name == "docs"} <= set(shown) | linked
+
+
+def test_the_pages_that_follow_from_the_code_are_up_to_date() -> None:
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+    get_registry(fresh=True)
+    for page in ("options.md", "python.md", "result.md"):
+        assert (ROOT / "docs" / page).read_text() == generate.PAGES[page](), "run: python docs/generate.py"
+
+
+def test_every_command_and_flag_stands_on_its_page() -> None:
+    text = (ROOT / "docs" / "commands.md").read_text()
+
+    def look(command: Any, path: str) -> None:
+        for name, sub in getattr(command, "commands", {}).items():
+            look(sub, f"{path} {name}")
+        if not hasattr(command, "commands"):
+            (section,) = re.findall(rf"^## `{path}(?: [^`\n]*)?`\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+            flags = [f for p in command.params if p.param_type_name == "option" for f in p.opts]
+            assert [f for f in flags if f not in section] == [], f"{path}: run python docs/generate.py"
+
+    root: Any = typer.main.get_command(app)
+    look(root, "bilevel")
 
 
 def test_the_readme_example_is_short_and_right() -> None:

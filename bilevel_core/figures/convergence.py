@@ -160,7 +160,7 @@ def _limit(axes: Any, lines: Sequence[float], cloud: Sequence[float]) -> None:
     low, high = min(lines), max(lines)
     near = sorted([*lines, *cloud])
     low, high = min(low, near[len(near) // 20]), max(high, near[len(near) - 1 - len(near) // 20])
-    margin = 0.08 * (high - low) or max(1.0, abs(high)) * 0.05
+    margin = max(0.08 * (high - low), 1e-4 * max(1.0, abs(low), abs(high)))
     axes.set_ylim(low - margin, high + margin)
 
 

@@ -11,14 +11,8 @@ import typer
 from typer.core import TyperGroup
 
 from bilevel_cli.exits import Exit
+from bilevel_cli.groups import AsListing, Listing, new_app, plugins_app
 from bilevel_cli.ordered import ORDER, OrderedCommand
-
-
-class Listing(StrEnum):
-    """How a list or a report is printed."""
-
-    TEXT = "text"
-    JSON = "json"
 
 
 class Progress(StrEnum):
@@ -67,14 +61,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Bilevel optimisation: a leader decides, a follower answers optimally, and the answer is checked.",
 )
-plugins_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="See plugins and the hooks they may use.")
 app.add_typer(plugins_app, name="plugins")
-new_app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Write a plugin, a problem or a solver to start from."
-)
 app.add_typer(new_app, name="new")
-
-AsListing = Annotated[Listing, typer.Option("--format", "-f", help="How to print: text or json.")]
 
 
 def _version(wanted: bool) -> None:
@@ -189,6 +177,9 @@ def compare(
     progress: Annotated[
         Progress | None, typer.Option(help="What to show on stderr meanwhile.  [default: auto]")
     ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw it: a .png or .svg file.  [default: none]")
+    ] = None,
     form: AsListing = Listing.TEXT,
 ) -> None:
     """Run several solvers, or one with several options, on PROBLEM and print them side by side."""
@@ -205,7 +196,7 @@ def compare(
     }
     entries = entries_of(ctx.meta[ORDER])
     parameters = _pairs(parameter, "-p")
-    request = Comparison(problem, entries, parameters, seeds, form is Listing.JSON, load(flags))
+    request = Comparison(problem, entries, parameters, seeds, form is Listing.JSON, load(flags), plot)
     raise typer.Exit(run_all(request))
 
 
@@ -360,68 +351,6 @@ def doctor(form: AsListing = Listing.TEXT) -> None:
     from bilevel_cli.doctor import examine
 
     raise typer.Exit(examine(as_json=form is Listing.JSON))
-
-
-@plugins_app.command("list")
-def plugins_list(form: AsListing = Listing.TEXT) -> None:
-    """List the plugins with their state; a broken one with its error."""
-    from bilevel_cli.lists import show_plugins
-
-    show_plugins(as_json=form is Listing.JSON)
-
-
-@plugins_app.command("hooks")
-def plugins_hooks(form: AsListing = Listing.TEXT) -> None:
-    """List the hooks that a plugin may implement."""
-    from bilevel_cli.lists import show_hooks
-
-    show_hooks(as_json=form is Listing.JSON)
-
-
-@plugins_app.command("check")
-def plugins_check(
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="Which plugins.  [default: all]", show_default=False)
-    ] = None,
-    form: AsListing = Listing.TEXT,
-) -> None:
-    """Hold plugins to the conformance kit: hooks, light import, names, documentation."""
-    from bilevel_cli.check import check_plugins
-
-    raise typer.Exit(check_plugins(names or [], as_json=form is Listing.JSON))
-
-
-Into = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write into.")]
-
-
-@new_app.command("plugin")
-def new_plugin_command(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Small letters, digits, dashes.")], out: Into = Path()
-) -> None:
-    """Write a distribution of its own: one problem, one solver, one command, tests."""
-    from bilevel_cli.new import new_plugin
-
-    new_plugin(name, out)
-
-
-@new_app.command("problem")
-def new_problem_command(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the file, without .py.")], out: Into = Path()
-) -> None:
-    """Write a file with a problem in Pyomo, and its tests."""
-    from bilevel_cli.new import new_problem
-
-    new_problem(name, out)
-
-
-@new_app.command("solver")
-def new_solver_command(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the file, without .py.")], out: Into = Path()
-) -> None:
-    """Write a file with a solver, and its tests."""
-    from bilevel_cli.new import new_solver
-
-    new_solver(name, out)
 
 
 def _pairs(texts: Sequence[str] | None, flag: str) -> dict[str, str]:

@@ -11,9 +11,10 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from bilevel_cli import compared
+from bilevel_cli import compare_figure, compared
 from bilevel_cli.exits import Exit, exit_of
 from bilevel_cli.output import echo, echo_json, echo_warnings
 from bilevel_cli.progress import Progress
@@ -79,6 +80,7 @@ class Comparison:
         seeds: number of runs of each entry; their seeds are the setting's and those that follow it.
         as_json: how to print.
         settings: everything else.
+        plot: where to draw it; None for nowhere.
     """
 
     problem: str
@@ -87,6 +89,7 @@ class Comparison:
     seeds: int
     as_json: bool
     settings: Settings
+    plot: Path | None = None
 
 
 def entries_of(order: Sequence[tuple[str, str]]) -> tuple[Entry, ...]:
@@ -127,6 +130,8 @@ def compare(request: Comparison) -> Exit:
     echo_warnings()
     if request.seeds < 1:
         raise UsageError(f"--seeds {request.seeds}: expected at least 1.")
+    if request.plot is not None:
+        compare_figure.check_path(request.plot)
     with contextlib.redirect_stdout(sys.stderr):
         problem = find_problem(request.problem, request.parameters)
         for entry in request.entries:
@@ -142,6 +147,9 @@ def compare(request: Comparison) -> Exit:
         )
         if interrupted:
             break
+    if request.plot is not None:
+        compare_figure.write(_document(request, problem, outcomes), request.plot)
+        print(f"wrote {request.plot}", file=sys.stderr)
     if request.as_json:
         echo_json(_document(request, problem, outcomes))
     else:
