@@ -290,7 +290,8 @@ class HypergradientDescent(DescentSolver):
             if turned > enough or length >= furthest:
                 return best
             shortest = length
-            length = min(2.0 * length, furthest) if longest == np.inf else 0.5 * (shortest + longest)
+            further = _further(length, slope, slope + turned)
+            length = min(further, furthest) if longest == np.inf else 0.5 * (shortest + longest)
         return best
 
     @staticmethod
@@ -360,6 +361,12 @@ def _room(x: np.ndarray, direction: np.ndarray, lower: np.ndarray, upper: np.nda
     moves = direction != 0.0
     ends = np.where(direction > 0.0, upper - x, lower - x)[moves]
     return float((ends / direction[moves]).min(initial=np.inf))
+
+
+def _further(length: float, before: float, now: float) -> float:
+    """A longer step where the objective still falls: to where its slope would vanish, 2 to 10 times as long."""
+    vanishes = length * before / (before - now) if now > before else np.inf
+    return min(10.0 * length, max(2.0 * length, vanishes))
 
 
 def _parabola(length: float, rise: float, slope: float) -> float:

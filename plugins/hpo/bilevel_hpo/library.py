@@ -245,7 +245,7 @@ def svm(
     target: str | None = None,
     drop: tuple[str, ...] = (),
     faults: Faults = "error",
-    loss: Literal["squared-hinge", "hinge"] = "squared-hinge",
+    loss: Literal["hinge", "squared-hinge"] = "hinge",
     scope: Scope = "single",
     groups: tuple[str, ...] = (),
     compare: bool = True,

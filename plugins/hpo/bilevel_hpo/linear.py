@@ -139,7 +139,7 @@ class LinearModel(Model):
         """l1 and l2 of each coefficient, (features, outputs) or shapes that broadcast to it."""
         named = {h.name: h.spread(x) for h in self.hyperparameters}
         if "l1" in named or "l2" in named:
-            zero = torch.zeros(1, dtype=torch.float64)
+            zero = torch.zeros_like(next(iter(x.values()))[:1])
             return named.get("l1", zero), named.get("l2", zero)
         like = next(iter(x.values()))
         ratio = named.get("l1_ratio", torch.as_tensor(self.l1_ratio, dtype=like.dtype, device=like.device))
