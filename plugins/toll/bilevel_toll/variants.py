@@ -17,10 +17,10 @@ def elastic(
     """Trips that are given up as they become dearer: linear demand curves, cut into steps.
 
     At the cost without tolls all of a pair's trips are made, at ``choke`` times this cost none.
-    The k-th of ``steps`` equal parts of the trips is given up beyond the cost in the middle of its step, so that revenue
-    comes out too high by a share of the order of 1 / ``steps``. Each part
-    starts at a node of its own, ``ORIGIN~DESTINATION~k``, which has a toll-free arc of that cost to the destination: to
-    stay at home. So no pair can be charged without bound, and none needs a toll-free road.
+    The k-th of ``steps`` equal parts of the trips is given up beyond the cost in the middle of its step, so that
+    revenue comes out too high by a share of the order of 1 / ``steps``. Each part starts at a node of its own,
+    ``ORIGIN~DESTINATION~k``, which has a toll-free arc of that cost to the destination: to stay at home. So no pair can
+    be charged without bound, and none needs a toll-free road.
 
     Args:
         network: the roads.
