@@ -9,6 +9,7 @@ from bilevel_toll.commands.design import design
 from bilevel_toll.commands.equilibrium import equilibrium
 from bilevel_toll.commands.grid import grid
 from bilevel_toll.commands.price import check, price
+from bilevel_toll.commands.sweep import draw, sweep
 
 HELP = "Toll setting: prices on a network, and tolls under congestion."
 
@@ -19,8 +20,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help=HELP,
 )
-for command in (curve, equilibrium, price, check, design, grid):
+for command in (curve, equilibrium, price, check, design, grid, sweep):
     app.command()(command)
+app.command("map")(draw)
 
 
 @app.callback()

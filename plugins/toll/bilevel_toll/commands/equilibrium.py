@@ -34,6 +34,9 @@ def equilibrium(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write tolls.csv, od.csv and summary.json there.")
     ] = None,
+    picture: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the convergence: a .png, .svg or .pdf file.")
+    ] = None,
     parameter: Parameters = None,
     form: Form = Listing.TEXT,
 ) -> None:
@@ -69,6 +72,11 @@ def equilibrium(
     if out is not None:
         write_tables(out, {TOLLS: rows, PAIRS: pair_rows(flows, before)}, figures)
         typer.echo(f"wrote {out}", err=True)
+    if picture is not None:
+        from bilevel_toll.congestion.pictures import draw_convergence
+
+        draw_convergence(flows, picture)
+        typer.echo(f"wrote {picture}", err=True)
     busiest = sorted(rows, key=lambda r: -r["flow"])[:BUSIEST]
     echo(figures, form, ["", f"the {len(busiest)} busiest arcs", *table(busiest)])
     if not (flows.converged and proven):

@@ -47,6 +47,7 @@ class Flows:
         route_flow: flow on each route, shape (routes,), positive.
         system: whether users choose by marginal costs (system optimum) instead of their own.
         converged: whether the gap asked for was reached.
+        gaps: the relative gap at each search for cheaper routes.
     """
 
     traffic: Traffic
@@ -62,6 +63,7 @@ class Flows:
     route_flow: np.ndarray
     system: bool
     converged: bool
+    gaps: tuple[float, ...] = ()
 
     @property
     def time(self) -> np.ndarray:
@@ -131,10 +133,12 @@ def user_equilibrium(
     else:
         master.add(start.routes, start.owner, start.route_flow.copy())
     steps, gap, used, cost = 0, np.inf, 0, traffic.trips
+    gaps: list[float] = []
     for used in range(rounds + 1):
         flow = master.flow
         found, owners, cost, trees = _cheapest(traffic, extra, flow, system, None)
         gap = master.gap(flow, cost)
+        gaps.append(float(gap))
         if gap <= tolerance or used == rounds:
             break
         new = np.flatnonzero(cost < master.cheapest(flow) * (1.0 - CHEAPER))
@@ -147,7 +151,7 @@ def user_equilibrium(
     by_class = np.array([master.class_flow(k) for k in range(len(traffic.classes))])
     return Flows(
         traffic, paid, by_class.sum(axis=0), by_class, cost, float(gap), used, steps,
-        master.routes, master.owner, master.route_flow, system, bool(gap <= tolerance),
+        master.routes, master.owner, master.route_flow, system, bool(gap <= tolerance), tuple(gaps),
     )  # fmt: skip
 
 

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from bilevel_core.errors import ModelError, UsageError, unknown
-from bilevel_core.run.options import read
+from bilevel_core.run.options import read as read_options
 from bilevel_toll.congestion.design import NetworkDesign
 from bilevel_toll.congestion.objectives import Units
 from bilevel_toll.congestion.problem import TrafficProblem
 from bilevel_toll.congestion.tolls import CongestedTolls, worst_arcs
 from bilevel_toll.congestion.tolls import cordon as cordon_arcs
 from bilevel_toll.congestion.traffic import Traffic, UserClass
+from bilevel_toll.gmns import read_gmns
 from bilevel_toll.library import sioux_falls_demands, sioux_falls_network
 from bilevel_toll.network import Arc, Demand, Network, largest
 from bilevel_toll.tntp import read_network, read_trips, trips_beside
@@ -92,10 +93,10 @@ def load_traffic(
     pairs: int | None = None,
     classes: tuple[str, ...] = (),
 ) -> Traffic:
-    """A network with traffic from TNTP files.
+    """A network with traffic from TNTP files, or a GMNS folder.
 
     Args:
-        path: the network file
+        path: the network file, or a folder with node.csv, link.csv and demand.csv
         trips: the trip file; by default X_trips.tntp beside X_net.tntp
         toll_factor: units of time that the file's tolls of 1 weigh; needed where the file has tolls
         distance_factor: units of time that a unit of distance weighs
@@ -114,14 +115,20 @@ def load_traffic(
             raise UsageError(f"Expected a {name} of at least 0, got {factor!r}.")
     if not (np.isfinite(demand_factor) and demand_factor > 0.0):
         raise UsageError(f"Expected a positive demand_factor, got {demand_factor!r}.")
-    network = read_network(path, congested=True, toll_factor=toll_factor)
-    other = trips or trips_beside(path)
-    if trips is None and not other.is_file():
-        raise UsageError(f"There are no trips beside the network: expected {str(other)!r}, or give trips=FILE.")
-    demands = [Demand(d.origin, d.destination, d.trips * demand_factor) for d in largest(read_trips(other), pairs)]
-    missing = sorted({n for d in demands for n in (d.origin, d.destination) if n not in network.position})
-    if missing:
-        raise ModelError(f"{other}: zone {missing[0]} has trips, but no arc of {path} touches it.")
+    if path.is_dir():
+        if trips is not None:
+            raise UsageError("A GMNS folder has its trips in demand.csv: leave out trips=.")
+        network, read = read_gmns(path, toll_factor=toll_factor)
+    else:
+        network = read_network(path, congested=True, toll_factor=toll_factor)
+        other = trips or trips_beside(path)
+        if trips is None and not other.is_file():
+            raise UsageError(f"There are no trips beside the network: expected {str(other)!r}, or give trips=FILE.")
+        read = read_trips(other)
+        missing = sorted({n for d in read for n in (d.origin, d.destination) if n not in network.position})
+        if missing:
+            raise ModelError(f"{other}: zone {missing[0]} has trips, but no arc of {path} touches it.")
+    demands = [Demand(d.origin, d.destination, d.trips * demand_factor) for d in largest(read, pairs)]
     fixed = np.array([distance_factor * (a.length or 0.0) + (toll_factor or 0.0) * a.toll for a in network.arcs])
     name = path.stem.removesuffix("_net")
     return Traffic(network, demands, user_classes(classes), fixed=fixed, name=name)
@@ -150,7 +157,7 @@ def congested_tolls(
     """Second-best tolls against user equilibrium.
 
     Args:
-        network: a network with traffic (sioux-falls, braess) or a .tntp file
+        network: a network with traffic (sioux-falls, braess) or a .tntp file or GMNS folder
         objective: time, revenue, welfare or emissions; several, with commas, for a Pareto front
         arcs: tollable arcs as TAIL-HEAD,...; how many of those on which users cost each other the most; or all
         cordon: nodes: the arcs that enter them get one toll in common; arcs is then left out
@@ -200,7 +207,7 @@ def network_design(
     """Capacity added to roads against user equilibrium (Marcotte 1986).
 
     Args:
-        network: a network with traffic (sioux-falls, braess) or a .tntp file
+        network: a network with traffic (sioux-falls, braess) or a .tntp file or GMNS folder
         objective: time or welfare
         arcs: roads to widen as TAIL-HEAD,...; how many of those on which users cost each other the most; or all
         price: of a unit of capacity, in units of the objective
@@ -254,7 +261,7 @@ def find_traffic(reference: str, given: Mapping[str, Any]) -> Traffic:
     """The network with traffic that a name or a file stands for.
 
     Args:
-        reference: a name of `NAMED` or a .tntp file.
+        reference: a name of `NAMED`, a .tntp file or a GMNS folder.
         given: parameters, as texts or values.
 
     Raises:
@@ -262,8 +269,8 @@ def find_traffic(reference: str, given: Mapping[str, Any]) -> Traffic:
     """
     if reference in NAMED:
         factory = NAMED[reference]
-        return factory(**read(factory, given, kind="parameter", owner=f"network {reference!r}"))
-    if not reference.lower().endswith(".tntp"):
+        return factory(**read_options(factory, given, kind="parameter", owner=f"network {reference!r}"))
+    if not (reference.lower().endswith(".tntp") or Path(reference).is_dir()):
         raise unknown("network", reference, NAMED)
-    values = read(load_traffic, given, kind="parameter", owner="network files", skip=("path",))
+    values = read_options(load_traffic, given, kind="parameter", owner="network files", skip=("path",))
     return load_traffic(Path(reference), **values)
