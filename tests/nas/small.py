@@ -48,6 +48,3 @@ def problem(space: str = "cell201-6", options: dict[str, Any] | None = None, **m
     return ArchitectureProblem(
         find_space(space, {**small, **(options or {})}), data, TrainSettings(epochs=1, batch=16), **settings
     )
-
-
-SHORT = {"batch": 16, "second_order_batch": 16, "every": 2, "hyper": ""}

@@ -28,8 +28,8 @@ torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port
 small = problem("cell201", {"nodes": 3, "stages": 1}, budget=6.0, final_epochs=0)
 lines = []
 for preset in ("darts1", "auxiliary"):
-    options = {"preset": preset, "batch": 16, "second_order_batch": 16, "every": 2}
-    options |= {"hyper": "aux:2"} if preset == "auxiliary" else {}
+    options = {"preset": preset, "batch": 16, "every": 2}
+    options |= {"hyper": "aux:2", "second_order_batch": 16} if preset == "auxiliary" else {}
     details = bl.solve(small, "supernet", options, verify=False).details
     told = ("architecture", "entropy", "supernet_accuracy", "architecture_eigenvalue")
     lines.append(" ".join(str(details[k]) for k in told))

@@ -7,6 +7,7 @@ noise; no run guarantees anything, and random search and hand-made cells belong 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,6 +22,7 @@ from bilevel_core.run import RunContext
 from bilevel_core.solvers.base import Accepted, Refused
 from bilevel_core.solvers.descent import option
 from bilevel_core.solvers.iterative import Candidate, IterativeSolver, Stop, give_up
+from bilevel_core.solvers.used_options import Only
 from bilevel_core.traits import Traits
 from bilevel_nas.discretise import reserve
 from bilevel_nas.oracle import SupernetOracle
@@ -41,6 +43,11 @@ WINDOW, LAG = 5, 4
 """Of the eigenvalue that stops a search: means of so many, compared so many looks apart (Zela et al. 2020)."""
 LOOKS = 20
 """Times that the eigenvalue is looked at in a search."""
+
+
+def _hyper(*kinds: str) -> Callable[[Any, str | None], bool | None]:
+    """Whether the part ``hyper`` is one of these kinds."""
+    return lambda solver, form: solver.parts.part("hyper").kind in kinds
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,22 @@ class Supernet(IterativeSolver):
         "problem", "random search at the same budget beside the result; problem: as the problem says"
     )
     starts: int = option(1, "searches from different architecture parameters")
+    max_iterations: int = option(1_000_000, "most architecture steps, where the budget is not to end a search")
 
+    only: ClassVar[tuple[Only, ...]] = (
+        Only(
+            ("curvature", "damping", "second_order_batch"),
+            "with an implicit hyper (neumann, cg, aux)",
+            _hyper(*IMPLICIT),
+        ),
+        Only(("radius",), "with hyper=aux", _hyper("aux")),
+        Only(("neumann_step",), "with hyper=neumann", _hyper("neumann")),
+        Only(
+            ("architecture_rate",),
+            "where Adam moves the architecture (hyper is neither aux nor none)",
+            lambda solver, form: solver.parts.part("hyper").kind not in ("aux", "none"),
+        ),
+    )
     uses_device: ClassVar[bool] = True
     state_types: ClassVar[tuple[type, ...]] = (SearchState,)
 
