@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from bilevel_cli import complete
+from bilevel_cli.arguments import AsListing, Listing
 
-class Listing(StrEnum):
-    """How a list or a report is printed."""
-
-    TEXT = "text"
-    JSON = "json"
-
-
-AsListing = Annotated[Listing, typer.Option("--format", "-f", help="How to print: text or json.")]
 Into = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write into.")]
 
 plugins_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="See plugins and the hooks they may use.")
@@ -44,7 +37,13 @@ def plugins_hooks(form: AsListing = Listing.TEXT) -> None:
 @plugins_app.command("check")
 def plugins_check(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="Which plugins.  [default: all]", show_default=False)
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME]...",
+            help="Which plugins.  [default: all]",
+            show_default=False,
+            autocompletion=complete.plugin,
+        ),
     ] = None,
     form: AsListing = Listing.TEXT,
 ) -> None:
