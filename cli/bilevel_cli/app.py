@@ -136,7 +136,7 @@ def solve(
     raise typer.Exit(run(request))
 
 
-@app.command(cls=OrderedCommand)
+@app.command(cls=OrderedCommand, short_help="Run several solvers on PROBLEM, side by side.")
 def compare(
     ctx: typer.Context,
     problem: AsProblem,
@@ -185,7 +185,7 @@ def compare(
     raise typer.Exit(run_all(request))
 
 
-@app.command()
+@app.command(short_help="Go on with a run from its checkpoint.")
 def resume(
     run: Annotated[
         Path, typer.Argument(metavar="RUN", help="The folder of a run that was cut short.", autocompletion=complete.run)
@@ -210,7 +210,7 @@ def resume(
     raise typer.Exit(go_on(Continuation(run, time_limit, max_iterations, load(flags))))
 
 
-@app.command()
+@app.command(short_help="Check a point independently of any solver.")
 def verify(
     target: Annotated[
         str, typer.Argument(metavar="RUN|PROBLEM", help="The folder of a run, or a problem together with --point.")
@@ -238,7 +238,7 @@ def show(
     show_run(run, as_json=form is Listing.JSON)
 
 
-@app.command()
+@app.command(short_help="Draw a recorded run as PNG and SVG.")
 def plot(
     run: AsRun,
     names: Annotated[
@@ -263,7 +263,7 @@ def plot(
     raise typer.Exit(draw(run, names or [], out, form or []))
 
 
-@app.command()
+@app.command(short_help="Write a recorded run as one HTML page.")
 def report(
     run: AsRun,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to.  [default: RUN/report.html]")] = None,
@@ -274,7 +274,7 @@ def report(
     raise typer.Exit(write(run, out))
 
 
-@app.command()
+@app.command(short_help="Write PROBLEM to a file for other software.")
 def export(
     problem: AsProblem,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to; its ending says the format, as in a.mps.")],
@@ -292,7 +292,7 @@ def export(
     write(problem, file, _pairs(option, "-o"), _pairs(parameter, "-p"))
 
 
-@app.command()
+@app.command(short_help="List the problems, or show one.")
 def problems(
     name: Annotated[
         str | None,
@@ -308,7 +308,7 @@ def problems(
     show_problems(name, as_json=form is Listing.JSON)
 
 
-@app.command()
+@app.command(short_help="List the solvers, or show one with its options.")
 def solvers(
     name: Annotated[
         str | None,
@@ -324,7 +324,7 @@ def solvers(
     show_solvers(name, as_json=form is Listing.JSON)
 
 
-@app.command()
+@app.command(short_help="List the backends, each tried on a tiny problem.")
 def backends(form: AsListing = Listing.TEXT) -> None:
     """List the backends; each solves a tiny problem to prove that it works."""
     from bilevel_cli.lists import show_backends
@@ -332,7 +332,7 @@ def backends(form: AsListing = Listing.TEXT) -> None:
     show_backends(as_json=form is Listing.JSON)
 
 
-@app.command()
+@app.command(short_help="Check the installation; say what to do.")
 def doctor(form: AsListing = Listing.TEXT) -> None:
     """Check the installation: versions, backends, plugins, threads, write access."""
     from bilevel_cli.doctor import examine

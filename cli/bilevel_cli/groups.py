@@ -18,7 +18,7 @@ new_app = typer.Typer(
 )
 
 
-@plugins_app.command("list")
+@plugins_app.command("list", short_help="List the plugins with their state.")
 def plugins_list(form: AsListing = Listing.TEXT) -> None:
     """List the plugins with their state; a broken one with its error."""
     from bilevel_cli.lists import show_plugins
@@ -34,7 +34,7 @@ def plugins_hooks(form: AsListing = Listing.TEXT) -> None:
     show_hooks(as_json=form is Listing.JSON)
 
 
-@plugins_app.command("check")
+@plugins_app.command("check", short_help="Hold plugins to the conformance kit.")
 def plugins_check(
     names: Annotated[
         list[str] | None,
@@ -53,7 +53,7 @@ def plugins_check(
     raise typer.Exit(check_plugins(names or [], as_json=form is Listing.JSON))
 
 
-@new_app.command("plugin")
+@new_app.command("plugin", short_help="Write a distribution: problem, solver, command, tests.")
 def new_plugin_command(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Small letters, digits, dashes.")], out: Into = Path()
 ) -> None:
