@@ -141,7 +141,9 @@ def _check(certificate: Certificate | None, result: Result) -> list[str]:
 
 
 def _small(value: float) -> str | None:
-    return f"{value:.2g}" if math.isfinite(value) else None
+    if not math.isfinite(value):
+        return None
+    return "0" if abs(value) < 1e-15 else f"{value:.2g}"
 
 
 def _figures(figures: Sequence[Drawn]) -> str:

@@ -196,10 +196,11 @@ class SolverConformance(_Conformance):
         _skip_what_does_not_apply(solver_checks.resume_equals_uninterrupted, self.runner(), _first_of(self))
 
     @since("0.1")
+    @pytest.mark.parametrize("device", ["cpu", "cuda"])
     @pytest.mark.parametrize("dtype", ["float32", "float64"])
-    def test_dtype_and_device_are_kept(self, dtype: str) -> None:
+    def test_dtype_and_device_are_kept(self, dtype: str, device: str) -> None:
         """Functions of tensors get tensors like those of the start."""
-        _skip_what_does_not_apply(solver_checks.dtype_and_device_kept, self.runner(), dtype, "cpu")
+        _skip_what_does_not_apply(solver_checks.dtype_and_device_kept, self.runner(), dtype, device)
 
     @since("0.1")
     def test_claims_agree_with_enumeration(self, drawn: tuple[Kind, int]) -> None:

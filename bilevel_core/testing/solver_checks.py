@@ -274,6 +274,8 @@ def dtype_and_device_kept(runner: Runner, dtype: str, device: str) -> None:
         raise NotApplicable("torch is not installed") from error
     from bilevel_core.testing.problems import tensors, tensors_optimum
 
+    if device != "cpu" and not (runner.factory.uses_device and torch.cuda.is_available()):
+        raise NotApplicable(f"{runner.name} computes on the CPU only, or torch has no {device} here")
     kind: Any = getattr(torch, dtype)
     default = torch.get_default_dtype()
     seen: list[Any] = []

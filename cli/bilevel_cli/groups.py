@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from bilevel_cli import complete
+from bilevel_cli.arguments import AsListing, Listing
 
-class Listing(StrEnum):
-    """How a list or a report is printed."""
-
-    TEXT = "text"
-    JSON = "json"
-
-
-AsListing = Annotated[Listing, typer.Option("--format", "-f", help="How to print: text or json.")]
 Into = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write into.")]
 
 plugins_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="See plugins and the hooks they may use.")
@@ -25,7 +18,7 @@ new_app = typer.Typer(
 )
 
 
-@plugins_app.command("list")
+@plugins_app.command("list", short_help="List the plugins with their state.")
 def plugins_list(form: AsListing = Listing.TEXT) -> None:
     """List the plugins with their state; a broken one with its error."""
     from bilevel_cli.lists import show_plugins
@@ -41,10 +34,16 @@ def plugins_hooks(form: AsListing = Listing.TEXT) -> None:
     show_hooks(as_json=form is Listing.JSON)
 
 
-@plugins_app.command("check")
+@plugins_app.command("check", short_help="Hold plugins to the conformance kit.")
 def plugins_check(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="Which plugins.  [default: all]", show_default=False)
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME]...",
+            help="Which plugins.  [default: all]",
+            show_default=False,
+            autocompletion=complete.plugin,
+        ),
     ] = None,
     form: AsListing = Listing.TEXT,
 ) -> None:
@@ -54,7 +53,7 @@ def plugins_check(
     raise typer.Exit(check_plugins(names or [], as_json=form is Listing.JSON))
 
 
-@new_app.command("plugin")
+@new_app.command("plugin", short_help="Write a distribution: problem, solver, command, tests.")
 def new_plugin_command(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Small letters, digits, dashes.")], out: Into = Path()
 ) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -246,3 +248,11 @@ def test_every_check_stands_in_the_documentation(kit: Any) -> None:
     assert set(kit.checks().items()) <= set(rows)
     known = {**SolverConformance.checks(), **ProblemConformance.checks(), **PluginConformance.checks()}
     assert {name for name, _ in rows} == set(known)
+
+
+def test_the_checks_of_plugins_need_no_pytest() -> None:
+    """`bilevel plugins check` runs where only bilevel is installed."""
+    code = "import sys; sys.modules['pytest'] = None; from bilevel_core.testing.plugin_checks import run_all; "
+    code += "print({row['outcome'] for row in run_all('toll')})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "{'passed'}", done.stderr
