@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from bilevel_core.errors import MissingError, RefusedError
 from bilevel_core.plugins.registry import Registry, get_registry
 from bilevel_core.problems.base import Problem
 from bilevel_core.result import Claim
-from bilevel_core.run.options import read
+from bilevel_core.run.options import describe, read
 from bilevel_core.solvers.base import Accepted, Refused, Solver
 from bilevel_core.traits import Traits, derive_traits
 
@@ -49,27 +49,45 @@ class Classification:
         return "\n".join(lines)
 
 
-def classification(problem: Problem, registry: Registry | None = None) -> Classification:
-    """Ask every registered solver, with its default options. A solver that cannot be loaded counts as refusing."""
+def classification(problem: Problem, registry: Registry | None = None, options: Collection[str] = ()) -> Classification:
+    """Ask every registered solver, with its default options. A solver that cannot be loaded counts as refusing.
+
+    Args:
+        problem: the problem.
+        registry: where solvers are looked up.
+        options: names of options that the choice is made for: of solvers that take the problem those that have them all
+            come first.
+    """
     registry = registry or get_registry()
     traits = derive_traits(problem)
     verdicts: dict[str, Accepted | Refused] = {}
     for name, spec in sorted(registry.solvers.items(), key=lambda item: (-item[1].priority, item[0])):
         try:
-            verdicts[name] = _verdict(spec.load()(), problem, traits)
+            verdicts[name] = verdict_of(spec.load()(), problem, traits)
         except MissingError as error:
             verdicts[name] = Refused(f"it cannot be loaded: {error}", spec.install)
-    return Classification(traits, verdicts, _chosen(verdicts, registry))
+    return Classification(traits, verdicts, _chosen(verdicts, registry, options))
 
 
-def _chosen(verdicts: Mapping[str, Accepted | Refused], registry: Registry) -> str | None:
-    """Of those whose priority is not negative: the first that proves what it finds and may be expected to end; else the
-    first that may be expected to end; else the first that takes the problem.
+def _chosen(
+    verdicts: Mapping[str, Accepted | Refused], registry: Registry, options: Collection[str] = ()
+) -> str | None:
+    """Of those whose priority is not negative, and that have the options if any has: the first that proves what it
+    finds and may be expected to end; else the first that may be expected to end; else the first that takes the problem.
     """
+    if options:
+        fit = {k: v for k, v in verdicts.items() if isinstance(v, Accepted) and _has(registry, k, options)}
+        found = _chosen(fit, registry)
+        if found is not None:
+            return found
     takes = {k: v for k, v in verdicts.items() if isinstance(v, Accepted) and registry.solvers[k].priority >= 0}
     quick = [name for name, v in takes.items() if not v.slow]
     proving = [name for name in quick if takes[name].claim == Claim.GLOBAL]
     return next(iter([*proving, *quick, *takes]), None)
+
+
+def _has(registry: Registry, name: str, options: Collection[str]) -> bool:
+    return set(options) <= {info.name for info in describe(registry.find("solvers", name).load())}
 
 
 def build_solver(
@@ -85,7 +103,7 @@ def build_solver(
     registry = registry or get_registry()
     traits = derive_traits(problem)
     if name == "auto":
-        found = classification(problem, registry)
+        found = classification(problem, registry, options)
         if found.chosen is None:
             reasons = "; ".join(f"{k}: {v.reason}" for k, v in found.verdicts.items() if isinstance(v, Refused))
             # What one solver recommends instead is no help where it is a solver that refuses as well.
@@ -104,7 +122,7 @@ def build_solver(
         name = found.chosen
     factory = registry.find("solvers", name).load()
     solver: Solver = factory(**read(factory, options, kind="option", owner=f"solver {name!r}"))
-    verdict = _verdict(solver, problem, traits)
+    verdict = verdict_of(solver, problem, traits)
     if isinstance(verdict, Refused):
         others = [k for k, v in classification(problem, registry).verdicts.items() if isinstance(v, Accepted)]
         hint = f" With its default options {name} takes it." if name in others else ""
@@ -116,7 +134,7 @@ def build_solver(
     return name, solver, verdict
 
 
-def _verdict(solver: Solver, problem: Problem, traits: Traits) -> Accepted | Refused:
+def verdict_of(solver: Solver, problem: Problem, traits: Traits) -> Accepted | Refused:
     """What a solver says of the traits, and where it accepts those, of the problem itself."""
     if traits.duals and not solver.takes_duals:
         return Refused("the leader uses followers' multipliers, which are no variables here", "kkt")

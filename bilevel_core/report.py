@@ -28,6 +28,11 @@ _MEANING = {
 }
 
 
+def meaning(status: Status) -> str:
+    """What a status means, in a few words."""
+    return _MEANING[status]
+
+
 def result_text(result: Result) -> str:
     """The text of ``str(result)`` and of ``bilevel solve -f text``."""
     lines = [f"{result.status.value}: {_MEANING[result.status]}", ""]

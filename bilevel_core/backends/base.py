@@ -66,6 +66,8 @@ class SolveSettings:
         time_limit: seconds; None for no limit.
         seed: the backend's random seed.
         gap: relative optimality gap at which a branch-and-bound may stop; None for the backend's own.
+        absolute_gap: the same in the objective's own unit; None for no such stop. Near an optimum of 0 a
+            relative gap is never met.
         start: a point to start from (also partial: NaN where unknown).
         options: passed to the backend as they are.
         progress: called with (objective or None, bound, nodes) during the solve; returns True to stop.
@@ -74,6 +76,7 @@ class SolveSettings:
     time_limit: float | None = None
     seed: int = 0
     gap: float | None = None
+    absolute_gap: float | None = None
     start: np.ndarray | None = None
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     progress: Callable[[float | None, float | None, int], bool] | None = None

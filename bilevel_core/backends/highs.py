@@ -105,7 +105,7 @@ class Highs(Backend):
         h.setOptionValue("primal_feasibility_tolerance", 1e-9)
         h.setOptionValue("dual_feasibility_tolerance", 1e-9)
         h.setOptionValue("mip_feasibility_tolerance", 1e-9)
-        h.setOptionValue("mip_abs_gap", 0.0)
+        h.setOptionValue("mip_abs_gap", settings.absolute_gap or 0.0)
         # By default HiGHS adds 1e-7 to the diagonal of a Hessian, which moves the optimum.
         h.setOptionValue("qp_regularization_value", 0.0)
         h.setOptionValue("mip_rel_gap", 0.0 if settings.gap is None else settings.gap)

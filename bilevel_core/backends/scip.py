@@ -95,6 +95,7 @@ class Scip(Backend):
         # about that on stderr, thousands of times.
         model.setParam("constraints/nonlinear/tightenlpfeastol", False)
         model.setParam("limits/gap", 0.0 if settings.gap is None else settings.gap)
+        model.setParam("limits/absgap", settings.absolute_gap or 0.0)
         model.setParam("randomization/randomseedshift", settings.seed % (2**31))
         if settings.time_limit is not None:
             model.setParam("limits/time", max(1e-3, settings.time_limit))

@@ -53,6 +53,8 @@ class HypergradientSettings:
             only, which is then a preconditioner).
         curvature: ``hessian``, or ``gauss-newton`` without the second derivatives of the model's outputs.
         seed: of what is random in the linear solver.
+        examine: look for what speaks against the point being an answer, which costs a few gradients; left out where
+            that is known (one step of a stochastic method, say).
     """
 
     mode: str = "cg"
@@ -65,6 +67,7 @@ class HypergradientSettings:
     damping: float = 0.0
     curvature: str = "hessian"
     seed: int = 0
+    examine: bool = True
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -90,7 +93,7 @@ class HypergradientSettings:
             UsageError: there is one; it is named, with the modes that use it.
         """
         for f in fields(self):
-            if f.name == "mode" or f.name in except_for or f.name in USED[self.mode]:
+            if f.name in ("mode", "examine") or f.name in except_for or f.name in USED[self.mode]:
                 continue
             if getattr(self, f.name) != f.default:
                 modes = ", ".join(mode for mode, used in USED.items() if f.name in used)

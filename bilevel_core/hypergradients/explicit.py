@@ -36,9 +36,10 @@ def explicit(oracle: Oracle, x: np.ndarray, response: Response, settings: Hyperg
             upper, value, _ = oracle.upper_gradients(x, response.y)
             met = 0.0
             message = "The follower's reaction is left out (first order)."
-        rows = oracle.lower_rows(x, response.y, jacobian=True) if oracle.has_lower_rows else None
-        product = difference_product(oracle, x, response.y)
-        message = " ".join(m for m in (message, doubts(oracle, x, response, product, met=met, rows=rows)) if m)
+        if settings.examine:
+            rows = oracle.lower_rows(x, response.y, jacobian=True) if oracle.has_lower_rows else None
+            product = difference_product(oracle, x, response.y)
+            message = " ".join(m for m in (message, doubts(oracle, x, response, product, met=met, rows=rows)) if m)
     counts = {k: n - before[k] for k, n in oracle.counts.items() if n > before[k]}
     return Hypergradient(value, np.nan, counts, upper, at.residual, message=message)
 
@@ -80,8 +81,10 @@ def _unroll(
         p = p - step * curvature.product(p)
     none = np.zeros(0)
     last = Response(points[-2], lower, none, none, residual=norm(gradient), details={"gradient": gradient})
-    product = difference_product(oracle, x, last.y)
-    message = doubts(oracle, x, last, product, met=_met(step, settings))
+    message = ""
+    if settings.examine:
+        product = difference_product(oracle, x, last.y)
+        message = doubts(oracle, x, last, product, met=_met(step, settings))
     if norm(p) > UNFINISHED * norm(f_y):
         message = (
             f"The steps hold the follower's reaction to a relative residual of {norm(p) / norm(f_y):.2g} only: take "

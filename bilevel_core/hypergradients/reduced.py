@@ -51,7 +51,10 @@ def reduced_gradient(
     bias = system.bias(response, found)
     size = norm(found.v)
     met = norm(f_y) / size if size > 0.0 else 0.0
-    doubt = doubts(oracle, x, response, system.curvature.product, met=met, upper_y=f_y, rows=system.rows, bias=bias)
+    doubt = ""
+    if settings.examine:
+        product = system.curvature.product
+        doubt = doubts(oracle, x, response, product, met=met, upper_y=f_y, rows=system.rows, bias=bias)
     message = " ".join(m for m in (found.message, "" if system.active.strict else KINK, doubt) if m)
     counts = {k: n - before[k] for k, n in oracle.counts.items() if n > before[k]}
     return Hypergradient(

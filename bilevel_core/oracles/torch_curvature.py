@@ -48,6 +48,7 @@ class TorchCurvature(Curvature):
         self._y_flat = y.detach().clone().requires_grad_(True)
         self._multipliers = (inequality, equality)
         self._kept: torch.Tensor | None = None
+        self._linear: Any = None
         self._suspect = False
         self._many = oracle.problem.lower_data is not None
         self.value, self.gradient = self._first()
@@ -217,9 +218,8 @@ class TorchCurvature(Curvature):
         their multipliers.
         """
         out = torch.zeros_like(self._y_flat)
-        for weight, outputs, loss in self.oracle_parts():
-            z = outputs(self._x_flat, self._y_flat)
-            jv = _forward_by_reverse(z.reshape(-1), self._y_flat, v)
+        for weight, z, along_y, loss in self._outputs():
+            jv = along_y(v)
             y_leaf = self._y_flat.detach().clone().requires_grad_(True)
             z_leaf = z.detach().clone().requires_grad_(True)
             value = loss(self._x_flat, y_leaf, z_leaf)
@@ -228,13 +228,25 @@ class TorchCurvature(Curvature):
             if not along.requires_grad:
                 continue
             a, b = _grad(along, (y_leaf, z_leaf))
-            (back,) = _grad(z, (self._y_flat,), b)
+            (back,) = _grad(z, (self._y_flat,), b, retain_graph=True)
             out = out + weight * (a + back)
         for weight, term in self._constraint_terms():
             part = self._gradient_of(term)[1]
             if part is not None and part.requires_grad:
                 out = out + weight * _grad(part, (self._y_flat,), v.detach())[0]
         return out.detach()
+
+    def _outputs(self) -> Iterable[tuple[float, torch.Tensor, Callable[[torch.Tensor], torch.Tensor], Any]]:
+        """(weight, outputs, their derivative along a direction of y, loss) of each term; kept where there is one."""
+        if self._linear is not None:
+            yield self._linear
+            return
+        for weight, outputs, loss in self.oracle_parts():
+            z = outputs(self._x_flat, self._y_flat)
+            term = weight, z, _derivative(z.reshape(-1), self._y_flat), loss
+            if not self._many:
+                self._linear = term
+            yield term
 
     def oracle_parts(self) -> Iterable[tuple[float, Any, Any]]:
         """(weight, outputs, loss) of each term of the lower objective, as functions of flat tensors."""
@@ -307,15 +319,20 @@ def _has_custom_functions(value: torch.Tensor) -> bool:
     return False
 
 
-def _forward_by_reverse(outputs: torch.Tensor, by: torch.Tensor, along: torch.Tensor) -> torch.Tensor:
-    """The derivative of ``outputs`` along a direction, by two reverse passes: forward mode is wrong in some layers."""
+def _derivative(outputs: torch.Tensor, by: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The derivative of ``outputs`` along directions, by two reverse passes of which the first is done once."""
     if not outputs.requires_grad:
-        return torch.zeros_like(outputs)
+        return lambda along: torch.zeros_like(outputs)
     dummy = torch.zeros_like(outputs, requires_grad=True)
     (back,) = _grad(outputs, (by,), dummy, create_graph=True, retain_graph=True)
     if not back.requires_grad:
-        return torch.zeros_like(outputs)
-    return _grad(back, (dummy,), along, retain_graph=True)[0]
+        return lambda along: torch.zeros_like(outputs)
+    return lambda along: _grad(back, (dummy,), along, retain_graph=True)[0]
+
+
+def _forward_by_reverse(outputs: torch.Tensor, by: torch.Tensor, along: torch.Tensor) -> torch.Tensor:
+    """The derivative of ``outputs`` along a direction, by two reverse passes: forward mode is wrong in some layers."""
+    return _derivative(outputs, by)(along)
 
 
 def _grad(

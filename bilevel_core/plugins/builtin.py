@@ -7,6 +7,7 @@ from bilevel_core.plugins.specs import (
     BackendSpec,
     ExecutorSpec,
     ExporterSpec,
+    FigureSpec,
     LoaderSpec,
     ReformulationSpec,
     SolverSpec,
@@ -186,6 +187,20 @@ def bilevel_exporters() -> list[ExporterSpec]:
             "mixed-integer linear problems: MPS with AUX (MibS, BOBILib)",
             suffixes=(".mps", ".mps.gz"),
         )
+    ]
+
+
+@hookimpl
+def bilevel_figures() -> list[FigureSpec]:
+    """What every run can have."""
+    code = "bilevel_core.figures.convergence"
+    plot = "pip install 'bilevel[plot]'"
+    return [
+        FigureSpec("value", f"{code}:value", "the leader's value over time, and the proven bound", install=plot),
+        FigureSpec("gap", f"{code}:gap", "distance of the best value from the proven bound", install=plot),
+        FigureSpec("distance", f"{code}:distance", "how far each level is from optimal", install=plot),
+        FigureSpec("step", f"{code}:step", "step lengths, radii and weights", install=plot),
+        FigureSpec("pareto", f"{code}:pareto", "the Pareto front of several upper objectives", install=plot),
     ]
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         DoctorSpec,
         ExecutorSpec,
         ExporterSpec,
+        FigureSpec,
         LoaderSpec,
         ProblemSpec,
         ReformulationSpec,
@@ -114,6 +115,17 @@ def bilevel_reporters() -> Iterable[ReporterSpec]:  # type: ignore[empty-body]
         @hookimpl
         def bilevel_reporters():
             yield ReporterSpec("latex", "my_package.latex:table", "a LaTeX table")
+    """
+
+
+@hookspec
+def bilevel_figures() -> Iterable[FigureSpec]:  # type: ignore[empty-body]
+    """Offer figures of recorded runs, drawn by ``bilevel plot`` and shown by ``bilevel report``.
+
+    Example:
+        @hookimpl
+        def bilevel_figures():
+            yield FigureSpec("market/shares", "my_package.figures:shares", "the firms' shares of the market")
     """
 
 

@@ -20,6 +20,7 @@ from bilevel_core.plugins.specs import (
     DoctorSpec,
     ExecutorSpec,
     ExporterSpec,
+    FigureSpec,
     LoaderSpec,
     ProblemSpec,
     ReformulationSpec,
@@ -36,6 +37,7 @@ _KINDS: dict[str, tuple[str, type[Spec], str]] = {
     "loaders": ("bilevel_loaders", LoaderSpec, "loader"),
     "exporters": ("bilevel_exporters", ExporterSpec, "exporter"),
     "reporters": ("bilevel_reporters", ReporterSpec, "reporter"),
+    "figures": ("bilevel_figures", FigureSpec, "figure"),
     "checks": ("bilevel_checks", CheckSpec, "check"),
     "executors": ("bilevel_executors", ExecutorSpec, "executor"),
     "commands": ("bilevel_commands", CommandSpec, "command"),
@@ -49,8 +51,8 @@ class Registry:
     """Everything on offer in this process, each table by name.
 
     Attributes:
-        problems, solvers, reformulations, backends, loaders, exporters, reporters, checks, executors, commands,
-            doctors: the descriptions.
+        problems, solvers, reformulations, backends, loaders, exporters, reporters, figures, checks, executors,
+            commands, doctors: the descriptions.
         owners: for each table's name and each name in it, the plugin that offers it.
     """
 
@@ -62,6 +64,7 @@ class Registry:
     loaders: dict[str, LoaderSpec] = field(default_factory=dict[str, LoaderSpec])
     exporters: dict[str, ExporterSpec] = field(default_factory=dict[str, ExporterSpec])
     reporters: dict[str, ReporterSpec] = field(default_factory=dict[str, ReporterSpec])
+    figures: dict[str, FigureSpec] = field(default_factory=dict[str, FigureSpec])
     checks: dict[str, CheckSpec] = field(default_factory=dict[str, CheckSpec])
     executors: dict[str, ExecutorSpec] = field(default_factory=dict[str, ExecutorSpec])
     commands: dict[str, CommandSpec] = field(default_factory=dict[str, CommandSpec])

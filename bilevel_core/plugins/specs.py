@@ -145,6 +145,15 @@ class ReporterSpec(Spec):
 
 
 @dataclass(frozen=True)
+class FigureSpec(Spec):
+    """A figure of a recorded run, for ``bilevel plot`` and ``bilevel report``.
+
+    ``factory`` is a function ``(run: bilevel_core.run.stored.StoredRun) -> matplotlib.figure.Figure | None``; None
+    where the run has nothing of it to show. `bilevel_core.figures.base.new_figure` makes one in the common style.
+    """
+
+
+@dataclass(frozen=True)
 class CheckSpec(Spec):
     """An extra check of a point. ``factory`` is a function ``(problem, x, y) -> str``; "" when it holds."""
 

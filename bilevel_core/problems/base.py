@@ -31,6 +31,9 @@ class Problem(ABC):
     """A registered name and its parameters that make the same problem anew: what is sent to other machines in place of
     the problem itself. None where there is no such name."""
 
+    compared: ClassVar[tuple[str, ...]] = ()
+    """Names of numbers in `details`, or of counts, that comparisons of solvers show beside the leader's objective."""
+
     def details(self, x: Values, y: Values) -> dict[str, Any]:
         """What this problem type reports of a point in its own terms: JSON-ready scalars, and lists of rows (tables).
 

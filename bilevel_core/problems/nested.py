@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -45,6 +45,7 @@ class Answer:
         lower: the follower's objective, minimised.
         violation: how far the leader's constraints are from holding; 0 when they do.
         state: numbers, arrays or tensors to go on from with a larger budget.
+        counts: work done beside the one lower-level solve, by kind; added up in the result.
     """
 
     y: Mapping[str, Any]
@@ -52,6 +53,7 @@ class Answer:
     lower: float
     violation: float = 0.0
     state: Any = None
+    counts: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
 class NestedProblem(Problem):
@@ -67,12 +69,21 @@ class NestedProblem(Problem):
         objectives: names of the leader's objectives, one or several.
         exact: whether ``follow`` with the whole budget gives globally optimal answers.
         name: what to call the problem.
+        structure: names of special structures, for solvers that look for them.
 
     Raises:
         ModelError: an empty space, no objective, or functions that are none.
     """
 
     form = "nested"
+
+    structure: frozenset[str] = frozenset()
+    """Names of special structures that solvers may look for; see `Traits.structure`."""
+
+    @property
+    def usual_solves(self) -> int | None:
+        """How many lower-level solves a search may make that is not told; None for the solver's own default."""
+        return None
 
     def __init__(
         self,
@@ -83,7 +94,9 @@ class NestedProblem(Problem):
         objectives: Sequence[str] = ("upper",),
         exact: bool = False,
         name: str = "problem",
+        structure: frozenset[str] = frozenset(),
     ) -> None:
+        self.structure = structure
         self.space = space if isinstance(space, Space) else Space(tuple(space))
         for label, function in (("follow", follow), ("evaluate", evaluate)):
             if not (callable(function) or (function is None and label == "evaluate")):
@@ -139,7 +152,8 @@ class NestedProblem(Problem):
                 f"{label}(x, ...): expected {len(self.objectives)} upper objective(s) "
                 f"({', '.join(self.objectives)}), got {len(upper)}."
             )
-        return Answer(found.y, tuple(float(v) for v in upper), float(found.lower), float(found.violation), found.state)
+        lower, violation = float(found.lower), float(found.violation)
+        return replace(found, upper=tuple(float(v) for v in upper), lower=lower, violation=violation)
 
 
 @dataclass(frozen=True)

@@ -150,7 +150,7 @@ def _declared(target: Target, skip: Collection[str]) -> tuple[dict[str, _Option]
             f"The annotations of {name} cannot be read: {error}. "
             "Names in them must be imported at run time, not only for type checkers."
         ) from error
-    texts = _documented(target)
+    texts = documented(target)
     if dataclasses.is_dataclass(target):
         return {
             f.name: _Option(f.name, hints[f.name], _default(f), str(f.metadata.get("help") or texts.get(f.name, "")))
@@ -176,7 +176,7 @@ def _default(f: dataclasses.Field[Any]) -> Any:
     return REQUIRED if f.default_factory is dataclasses.MISSING else f.default_factory()
 
 
-def _documented(target: Target) -> dict[str, str]:
+def documented(target: Target) -> dict[str, str]:
     """Texts by name from the ``Args:`` or ``Attributes:`` section of a docstring."""
     section = re.search(r"^(?:Args|Attributes):\n((?:[ \t]+.*\n?|\n)+)", inspect.getdoc(target) or "", re.MULTILINE)
     found: dict[str, str] = {}

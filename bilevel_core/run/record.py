@@ -326,6 +326,10 @@ def _read(path: Path, folder: Path) -> dict[str, Any]:
     try:
         data: Any = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
+        if not folder.is_dir():
+            raise UsageError(
+                f"There is no folder {str(folder)!r}: expected that of a run (bilevel solve --out)."
+            ) from error
         raise UsageError(
             f"{folder} holds no {path.name}: expected the folder of a run (bilevel solve --out)."
         ) from error

@@ -70,16 +70,17 @@ class BranchAndCut(Solver):
             return Refused("its levels are callables, not expressions", "a differentiable solver")
         if traits.game:
             return Refused("a follower's problem contains another follower's variables (a Nash game)", "kkt")
+        elsewhere = "global" if traits.lower_integers else "kkt"
         for what, kind in (("objective", traits.upper_objective), ("constraints", traits.upper_constraints)):
             if kind != "linear":
                 return Refused(
                     f"the leader's {what} {'is' if what == 'objective' else 'are'} {kind}",
-                    "kkt where no follower has integers, or linear terms",
+                    f"{elsewhere}, or linear terms",
                 )
         for f in traits.followers:
             for what, kind in (("objective", f.objective), ("constraints", f.constraints)):
                 if kind != "linear":
-                    return Refused(f"follower {f.name!r} has a {kind} {what}", "kkt where it has no integers")
+                    return Refused(f"follower {f.name!r} has a {kind} {what}", elsewhere)
             if f.matrix_varies:
                 return Refused(
                     f"constraints of follower {f.name!r} multiply its variables by the leader's",

@@ -7,7 +7,7 @@ with L-BFGS it needs tens of lower-level solves. Bad at: kinks, where the follow
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -31,7 +31,8 @@ from bilevel_core.solvers.descent import (
     refused,
     runaway,
 )
-from bilevel_core.solvers.iterative import Candidate, CutShortError, State, Stop
+from bilevel_core.solvers.hypergradient_state import DescentState, looseness, watched
+from bilevel_core.solvers.iterative import Candidate, CutShortError, Stop
 from bilevel_core.solvers.limited_memory import Memory
 from bilevel_core.solvers.second_order import is_random, local_evidence, lower_is_minimum
 from bilevel_core.solvers.used_options import HYPERGRADIENT, Only
@@ -40,38 +41,10 @@ from bilevel_core.traits import Traits
 SUFFICIENT, CURVATURE = 1e-4, 0.9
 """Constants of the Wolfe conditions."""
 TRIALS = 25
+TIGHTER = 1e-4
+"""Of the tolerances: how exact solves are where no better point was found with these."""
 PATIENCE = 5
 """A start ends after so many steps in a row that gain no more than rounding."""
-
-
-@dataclass
-class DescentState(State):
-    """State of `HypergradientDescent`.
-
-    Attributes:
-        response: the lower level's answer at the candidate.
-        gradient: hypergradient there, shape (nx,).
-        adjoint: of that hypergradient, to start the next linear solve from.
-        memory: of L-BFGS.
-        first, second: moments of Adam, or the momentum of SGD, shape (nx,).
-        largest: the largest norm of the projected hypergradient so far.
-        slow: how many steps in a row have improved the objective by no more than rounding.
-        tight: whether the next search solves the lower level to its tightest tolerance, since the last one failed.
-        plain: whether the last search failed, so that the next goes along the plain gradient.
-        ended: why the start is over; "" while it is not.
-    """
-
-    response: Response | None = None
-    gradient: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    adjoint: Any = None
-    memory: Memory | None = None
-    first: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    second: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    largest: float = 0.0
-    slow: int = 0
-    tight: bool = False
-    plain: bool = False
-    ended: str = ""
 
 
 @dataclass(frozen=True)
@@ -146,13 +119,32 @@ class HypergradientDescent(DescentSolver):
         assert state.candidate is not None
         if self._stationary(oracle, state):
             return self._finished(oracle, state, context)
-        new = self._searched(oracle, state, context) if self.outer == "lbfgs" else self._moved(oracle, state, context)
+        if self.outer == "lbfgs":
+            new = watched(oracle, self._searched(oracle, state, context))
+        else:
+            new = self._moved(oracle, state, context)
         if context.expired or context.stopped:
             raise CutShortError
         return new
 
-    def _gradient(self, oracle: Oracle, x: np.ndarray, response: Response, warm: Any, norm: float) -> Hypergradient:
-        found = reduced_gradient(oracle, x, response, self.hypergradient_settings(norm), warm)
+    def _lower(self, oracle: Oracle, x: np.ndarray, state: DescentState, context: RunContext) -> Response:
+        """The lower level's answer near where the search stands, as exact as the search needs it there."""
+        assert state.response is not None
+        settings = self.lower_settings(context, looseness(state))
+        if not state.tight:
+            return respond(oracle, x, state.response.y, settings)
+        response = respond(oracle, x, state.response.y, replace(settings, tolerance=TIGHTER * self.lower_tolerance))
+        if response.residual <= self.lower_tolerance:  # which is all that was asked for
+            return replace(response, converged=True, message="")
+        return response
+
+    def _gradient(
+        self, oracle: Oracle, x: np.ndarray, response: Response, warm: Any, norm: float, *, tight: bool = False
+    ) -> Hypergradient:
+        settings = self.hypergradient_settings(norm)
+        if tight:
+            settings = replace(settings, tolerance=TIGHTER * settings.tolerance)
+        found = reduced_gradient(oracle, x, response, settings, warm)
         if found.negative_curvature:
             oracle.note(
                 "At some points the lower Hessian was not positive definite: there the answer is no strict minimum, "
@@ -247,16 +239,16 @@ class HypergradientDescent(DescentSolver):
         return replace(state, plain=True)
 
     def _tightened(self, oracle: Oracle, state: DescentState, context: RunContext) -> DescentState:
-        """The same point with the lower level and the hypergradient solved to the tightest tolerances.
+        """The same point with the lower level and the hypergradient solved beyond their tolerances.
 
-        With loose ones the answer at the old point may pass for one at the new, so that nothing moves.
+        With loose ones the answer at the old point may pass for one at the new, so that nothing moves, and near a
+        minimum what the tolerances leave open is more than there is to gain.
         """
         assert state.candidate is not None
-        assert state.response is not None
-        x = state.candidate.x
-        response = respond(oracle, x, state.response.y, self.lower_settings(context))
-        found = self._gradient(oracle, x, response, state.adjoint, 0.0)
-        return replace(self._at(oracle, state, x, response, found), tight=True)
+        x, state = state.candidate.x, replace(state, tight=True)
+        response = self._lower(oracle, x, state, context)
+        found = self._gradient(oracle, x, response, state.adjoint, 0.0, tight=True)
+        return self._at(oracle, state, x, response, found)
 
     def _search(
         self, oracle: Oracle, state: DescentState, direction: np.ndarray, context: RunContext
@@ -280,7 +272,7 @@ class HypergradientDescent(DescentSolver):
             if response is None or upper is None or not upper <= value + decrease:
                 if response is not None and upper is not None and upper <= value + self._noise(oracle, state, response):
                     # Values no longer tell the points apart; gradients do (Hager and Zhang 2005).
-                    found = self._gradient(oracle, new_x, response, state.adjoint, _looseness(state))
+                    found = self._gradient(oracle, new_x, response, state.adjoint, looseness(state), tight=state.tight)
                     flatter = self._accepted(oracle, state, new_x, response, found)
                     if flatter.figures["hypergradient_norm"] <= 0.9 * state.figures["hypergradient_norm"]:
                         return flatter
@@ -290,7 +282,7 @@ class HypergradientDescent(DescentSolver):
                 guess = 0.25 * length if upper is None else _parabola(length, upper - value, slope)
                 length = guess if shortest == 0.0 else 0.5 * (shortest + longest)
                 continue
-            found = self._gradient(oracle, new_x, response, state.adjoint, _looseness(state))
+            found = self._gradient(oracle, new_x, response, state.adjoint, looseness(state), tight=state.tight)
             best = self._accepted(oracle, state, new_x, response, found)
             turned = float(found.value @ direction) - slope
             # The first pair is for the scale of the next direction: any positive curvature gives one.
@@ -314,9 +306,7 @@ class HypergradientDescent(DescentSolver):
     def _response(self, oracle: Oracle, x: np.ndarray, state: DescentState, context: RunContext) -> Response | None:
         """The lower level's answer at a trial point; None where it fails, which only means a shorter step."""
         try:
-            assert state.response is not None
-            settings = self.lower_settings(context, _looseness(state))
-            return respond(oracle, x, state.response.y, settings)
+            return self._lower(oracle, x, state, context)
         except (LowerFailedError, NonFiniteError):
             return None
 
@@ -329,7 +319,8 @@ class HypergradientDescent(DescentSolver):
         moved = float(np.linalg.norm(x - state.candidate.x))
         gained = state.candidate.objective - found.upper
         slow = state.slow + 1 if gained <= 10.0 * oracle.precision * max(1.0, abs(found.upper)) else 0
-        new = self._at(oracle, replace(state, memory=memory, plain=False, tight=False, slow=slow), x, response, found)
+        tight = state.tight and 1e-3 * state.figures["hypergradient_norm"] <= self.lower_tolerance
+        new = self._at(oracle, replace(state, memory=memory, plain=False, tight=tight, slow=slow), x, response, found)
         ended = state.ended
         if slow >= PATIENCE:
             ended = (
@@ -356,11 +347,6 @@ class HypergradientDescent(DescentSolver):
         response = respond(oracle, x, state.response.y, self.lower_settings(context))
         found = self._gradient(oracle, x, response, state.adjoint, 0.0)
         return self._at(oracle, replace(state, first=first, second=second), x, response, found)
-
-
-def _looseness(state: DescentState) -> float:
-    """The norm that tolerances may follow; 0 for the tightest."""
-    return 0.0 if state.tight or state.iteration == 0 else state.figures["hypergradient_norm"]
 
 
 def _value(oracle: Oracle, x: np.ndarray, response: Response) -> float | None:

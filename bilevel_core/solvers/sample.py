@@ -23,6 +23,9 @@ from bilevel_core.solvers.sample_task import Evaluation, EvaluationSettings, mak
 from bilevel_core.solvers.used_options import Only, check, for_form
 from bilevel_core.traits import Traits
 
+USUAL_SOLVES = 200
+"""The budget where neither the user nor the problem says one."""
+
 
 def _trained(solver: Any, form: str | None) -> bool | None:
     return (
@@ -45,7 +48,10 @@ class SamplingSolver(Solver):
         UsageError: an option is out of its range.
     """
 
-    lower_solves: int = option(200, "budget: most lower-level solves; parts of a solve count as such")
+    lower_solves: int | None = option(
+        None,
+        "budget: most lower-level solves, parts of a solve counting as such; default: what the problem says, or 200",
+    )
     target: float | None = option(None, "stop at a leader's objective as good as this, in the user's sense")
     patience: int = option(0, "stop after so many trials without a better point; 0 for never")
     parallel: int = option(0, "trials in flight; 0 for as many as the executor has workers")
@@ -72,7 +78,7 @@ class SamplingSolver(Solver):
 
     def __post_init__(self) -> None:
         for name in ("lower_solves", "lower_iterations", "batch"):
-            if getattr(self, name) < 1:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UsageError(f"Expected {name} of at least 1, got {getattr(self, name)}.")
         for name in ("patience", "parallel"):
             if getattr(self, name) < 0:
@@ -123,6 +129,10 @@ class SamplingSolver(Solver):
     def limited(self, count: int) -> SamplingSolver:
         """The same with another budget of lower-level solves."""
         return replace(self, lower_solves=count)
+
+    def budget(self, problem: Any) -> int:
+        """Most lower-level solves of a search for the problem."""
+        return self.lower_solves or getattr(problem, "usual_solves", None) or USUAL_SOLVES
 
     def window(self, executor: Executor | None) -> int:
         """How many trials may be untold at a time."""

@@ -56,6 +56,7 @@ class Search:
         self.solver, self.problem, self.evaluation = solver, problem, evaluation
         self.sampler, self.context = sampler, context
         self.window = solver.window(context.executor)
+        self.limit = solver.budget(problem)
         self.trials: dict[int, Trial] = {}
         self.arrived: dict[int, Outcome] = {}
         self.order: list[int] = []
@@ -130,7 +131,7 @@ class Search:
         return Termination.ITERATION_LIMIT, self._budget_text()
 
     def _budget_text(self) -> str:
-        return f"The budget of {self.solver.lower_solves} lower-level solves is spent."
+        return f"The budget of {self.limit} lower-level solves is spent."
 
     def _ended(self) -> tuple[Termination, str] | None:
         """Why the search is over, as far as what has been told says."""
@@ -167,7 +168,7 @@ class Search:
 
     def _fill(self) -> None:
         """Ask for trials while there is room for them."""
-        limit = self.solver.lower_solves
+        limit = self.limit
         while len(self.trials) < self.window and self.sampler.asked < FREE * limit:
             if self._reserved() >= limit - 1e-9:
                 return

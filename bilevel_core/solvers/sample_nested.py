@@ -32,7 +32,7 @@ class NestedEvaluation(Evaluation):
         call = Call(task.budget, task.seed, task.start, task.device or self.settings.device)
         found = self.problem.ask(task.point, call)
         upper = found.upper if isinstance(found.upper, tuple) else (found.upper,)
-        counts = {"lower_solves": 1}
+        counts = {**found.counts, "lower_solves": 1}
         if not all(math.isfinite(v) for v in (*upper, found.lower)):
             return Outcome(
                 task.index, task.point, cost=task.budget, proven=self.problem.exact, counts=counts, message=NONE

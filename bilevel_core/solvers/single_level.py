@@ -59,7 +59,8 @@ def settings(
     unit: Unit | None = None,
 ) -> SolveSettings:
     """Settings that report to the run. ``level`` is the leader: figures are shown in its sense, and with ``unit``, in
-    which its objective was restated, as those of the objective given.
+    which its objective was restated, as those of the objective given: then the gap is absolute, too, since a constant
+    is gone that may have been all of the value.
     """
     best: list[float] = []
     back = (unit or Unit()).back
@@ -79,6 +80,7 @@ def settings(
         time_limit=context.remaining(),
         seed=context.seed,
         gap=gap,
+        absolute_gap=None if unit is None else gap,
         start=start,
         options=dict(options or {}),
         progress=progress,

@@ -147,6 +147,7 @@ def derive_traits(problem: Problem) -> Traits:
             upper_integers=integers,
             upper_objective="nonlinear",
             followers=(follower,),
+            structure=problem.structure,
         )
     return Traits(form=problem.form)
 

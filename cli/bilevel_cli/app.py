@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from bilevel_cli import complete
+from bilevel_cli.arguments import (
+    AsDevice,
+    AsExecutor,
+    AsFormat,
+    AsListing,
+    AsParameters,
+    AsProblem,
+    AsProgress,
+    AsRun,
+    Listing,
+)
 from bilevel_cli.exits import Exit
+from bilevel_cli.groups import new_app, plugins_app
 from bilevel_cli.ordered import ORDER, OrderedCommand
-
-
-class Listing(StrEnum):
-    """How a list or a report is printed."""
-
-    TEXT = "text"
-    JSON = "json"
-
-
-class Progress(StrEnum):
-    """What is shown on stderr while a solve runs."""
-
-    AUTO = "auto"
-    BAR = "bar"
-    LOG = "log"
-    NONE = "none"
 
 
 class PluginGroup(TyperGroup):
@@ -67,10 +63,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Bilevel optimisation: a leader decides, a follower answers optimally, and the answer is checked.",
 )
-plugins_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="See plugins and the hooks they may use.")
 app.add_typer(plugins_app, name="plugins")
-
-AsListing = Annotated[Listing, typer.Option("--format", "-f", help="How to print: text or json.")]
+app.add_typer(new_app, name="new")
 
 
 def _version(wanted: bool) -> None:
@@ -95,42 +89,30 @@ def main(
 
 @app.command()
 def solve(
-    problem: Annotated[
-        str,
-        typer.Argument(metavar="PROBLEM", help="A registered name, module:attribute, or a file.", show_default=False),
-    ],
+    problem: AsProblem,
     solver: Annotated[
-        str | None, typer.Option("--solver", "-s", help="Solver, see `bilevel solvers`.  [default: auto]")
+        str | None,
+        typer.Option(
+            "--solver", "-s", help="Solver, see `bilevel solvers`.  [default: auto]", autocompletion=complete.solver
+        ),
     ] = None,
     option: Annotated[
         list[str] | None, typer.Option("--option", "-o", metavar="KEY=VALUE", help="Option of the solver; repeatable.")
     ] = None,
-    parameter: Annotated[
-        list[str] | None,
-        typer.Option("--parameter", "-p", metavar="KEY=VALUE", help="Parameter of the problem; repeatable."),
-    ] = None,
+    parameter: AsParameters = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.  [default: 0]")] = None,
     time_limit: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Seconds for the solver.  [default: none]")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, or a torch device.  [default: auto]")] = None,
-    executor: Annotated[
-        str | None, typer.Option(metavar="SPEC", help="Where parallel work runs: serial, processes:N, ...")
-    ] = None,
-    form: Annotated[
-        str | None,
-        typer.Option(
-            "--format", "-f", metavar="FORMAT", help="text, json, jsonl, or a plugin's format.  [default: text]"
-        ),
-    ] = None,
+    device: AsDevice = None,
+    executor: AsExecutor = None,
+    form: AsFormat = None,
     out: Annotated[
         str | None,
         typer.Option(metavar="DIR", help="Folder for the record of the run.  [default: none; runs/ID if cut short]"),
     ] = None,
     no_verify: Annotated[bool, typer.Option("--no-verify", help="Skip the independent check.")] = False,
-    progress: Annotated[
-        Progress | None, typer.Option(help="What to show on stderr meanwhile.  [default: auto]")
-    ] = None,
+    progress: AsProgress = None,
     explain: Annotated[bool, typer.Option("--explain", help="Say what would be done and why; solve nothing.")] = False,
 ) -> None:
     """Solve PROBLEM, check the answer, and print it."""
@@ -154,36 +136,34 @@ def solve(
     raise typer.Exit(run(request))
 
 
-@app.command(cls=OrderedCommand)
+@app.command(cls=OrderedCommand, short_help="Run several solvers on PROBLEM, side by side.")
 def compare(
     ctx: typer.Context,
-    problem: Annotated[
-        str,
-        typer.Argument(metavar="PROBLEM", help="A registered name, module:attribute, or a file.", show_default=False),
-    ],
+    problem: AsProblem,
     solver: Annotated[
         list[str] | None,
-        typer.Option("--solver", "-s", help="Solver to run; repeatable. The -o that follow it are its own."),
+        typer.Option(
+            "--solver",
+            "-s",
+            help="Solver to run; repeatable. The -o that follow it are its own.",
+            autocompletion=complete.solver,
+        ),
     ] = None,
     option: Annotated[
         list[str] | None,
         typer.Option("--option", "-o", metavar="KEY=VALUE", help="Option of the solver before it; repeatable."),
     ] = None,
-    parameter: Annotated[
-        list[str] | None,
-        typer.Option("--parameter", "-p", metavar="KEY=VALUE", help="Parameter of the problem; repeatable."),
-    ] = None,
+    parameter: AsParameters = None,
     seeds: Annotated[int, typer.Option(metavar="N", help="Runs of each solver, with seeds that follow --seed.")] = 1,
     seed: Annotated[int | None, typer.Option(help="The first seed.  [default: 0]")] = None,
     time_limit: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Seconds for each run.  [default: none]")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, or a torch device.  [default: auto]")] = None,
-    executor: Annotated[
-        str | None, typer.Option(metavar="SPEC", help="Where parallel work runs: serial, processes:N, ...")
-    ] = None,
-    progress: Annotated[
-        Progress | None, typer.Option(help="What to show on stderr meanwhile.  [default: auto]")
+    device: AsDevice = None,
+    executor: AsExecutor = None,
+    progress: AsProgress = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw it: a .png or .svg file.  [default: none]")
     ] = None,
     form: AsListing = Listing.TEXT,
 ) -> None:
@@ -201,13 +181,15 @@ def compare(
     }
     entries = entries_of(ctx.meta[ORDER])
     parameters = _pairs(parameter, "-p")
-    request = Comparison(problem, entries, parameters, seeds, form is Listing.JSON, load(flags))
+    request = Comparison(problem, entries, parameters, seeds, form is Listing.JSON, load(flags), plot)
     raise typer.Exit(run_all(request))
 
 
-@app.command()
+@app.command(short_help="Go on with a run from its checkpoint.")
 def resume(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run that was cut short.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="The folder of a run that was cut short.", autocompletion=complete.run)
+    ],
     time_limit: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Seconds from now.  [default: none]")
     ] = None,
@@ -215,16 +197,9 @@ def resume(
         int | None,
         typer.Option(metavar="N", help="Most iterations of each start, from its beginning.  [default: as in the run]"),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, or a torch device.  [default: auto]")] = None,
-    form: Annotated[
-        str | None,
-        typer.Option(
-            "--format", "-f", metavar="FORMAT", help="text, json, jsonl, or a plugin's format.  [default: text]"
-        ),
-    ] = None,
-    progress: Annotated[
-        Progress | None, typer.Option(help="What to show on stderr meanwhile.  [default: auto]")
-    ] = None,
+    device: AsDevice = None,
+    form: AsFormat = None,
+    progress: AsProgress = None,
 ) -> None:
     """Go on with a run from its checkpoint: same solver, options and seed; the outcome is as if never interrupted."""
     from bilevel_cli.resume import Continuation
@@ -235,7 +210,7 @@ def resume(
     raise typer.Exit(go_on(Continuation(run, time_limit, max_iterations, load(flags))))
 
 
-@app.command()
+@app.command(short_help="Check a point independently of any solver.")
 def verify(
     target: Annotated[
         str, typer.Argument(metavar="RUN|PROBLEM", help="The folder of a run, or a problem together with --point.")
@@ -243,9 +218,7 @@ def verify(
     point: Annotated[
         Path | None, typer.Option(help='File with the point: {"x": {...}, "y": {...}}, or a result.json.')
     ] = None,
-    parameter: Annotated[
-        list[str] | None, typer.Option("--parameter", "-p", metavar="KEY=VALUE", help="Parameter of the problem.")
-    ] = None,
+    parameter: AsParameters = None,
     form: AsListing = Listing.TEXT,
 ) -> None:
     """Check a point independently of the solver that found it."""
@@ -256,7 +229,7 @@ def verify(
 
 @app.command()
 def show(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    run: AsRun,
     form: AsListing = Listing.TEXT,
 ) -> None:
     """Print the result of a recorded run."""
@@ -265,12 +238,45 @@ def show(
     show_run(run, as_json=form is Listing.JSON)
 
 
-@app.command()
+@app.command(short_help="Draw a recorded run as PNG and SVG.")
+def plot(
+    run: AsRun,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[FIGURE]...",
+            help="Which: value, gap, ...  [default: all]",
+            show_default=False,
+            autocompletion=complete.figure,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder to write into.  [default: RUN/figures]")
+    ] = None,
+    form: Annotated[
+        list[str] | None, typer.Option("--format", "-f", help="png or svg; repeatable.  [default: both]")
+    ] = None,
+) -> None:
+    """Draw a recorded run: values and bound, gap, convergence of both levels, steps, and figures of plugins."""
+    from bilevel_cli.pictures import plot as draw
+
+    raise typer.Exit(draw(run, names or [], out, form or []))
+
+
+@app.command(short_help="Write a recorded run as one HTML page.")
+def report(
+    run: AsRun,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to.  [default: RUN/report.html]")] = None,
+) -> None:
+    """Write a recorded run as one HTML page: status, certificate, figures, tables, options, versions."""
+    from bilevel_cli.pictures import report as write
+
+    raise typer.Exit(write(run, out))
+
+
+@app.command(short_help="Write PROBLEM to a file for other software.")
 def export(
-    problem: Annotated[
-        str,
-        typer.Argument(metavar="PROBLEM", help="A registered name, module:attribute, or a file.", show_default=False),
-    ],
+    problem: AsProblem,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to; its ending says the format, as in a.mps.")],
     option: Annotated[
         list[str] | None,
@@ -278,10 +284,7 @@ def export(
             "--option", "-o", metavar="KEY=VALUE", help="Option of the format; repeatable. See docs/files.md."
         ),
     ] = None,
-    parameter: Annotated[
-        list[str] | None,
-        typer.Option("--parameter", "-p", metavar="KEY=VALUE", help="Parameter of the problem; repeatable."),
-    ] = None,
+    parameter: AsParameters = None,
 ) -> None:
     """Write PROBLEM to FILE for other software, as MPS with AUX."""
     from bilevel_cli.export import write
@@ -289,9 +292,14 @@ def export(
     write(problem, file, _pairs(option, "-o"), _pairs(parameter, "-p"))
 
 
-@app.command()
+@app.command(short_help="List the problems, or show one.")
 def problems(
-    name: Annotated[str | None, typer.Argument(help="Show one problem in detail.", show_default=False)] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="Show one problem in detail.", show_default=False, autocompletion=complete.registered_problem
+        ),
+    ] = None,
     form: AsListing = Listing.TEXT,
 ) -> None:
     """List the problems, or show one with parameters, optimum and source."""
@@ -300,9 +308,14 @@ def problems(
     show_problems(name, as_json=form is Listing.JSON)
 
 
-@app.command()
+@app.command(short_help="List the solvers, or show one with its options.")
 def solvers(
-    name: Annotated[str | None, typer.Argument(help="Show one solver in detail.", show_default=False)] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="Show one solver in detail.", show_default=False, autocompletion=complete.registered_solver
+        ),
+    ] = None,
     form: AsListing = Listing.TEXT,
 ) -> None:
     """List the solvers, or show one with its options."""
@@ -311,7 +324,7 @@ def solvers(
     show_solvers(name, as_json=form is Listing.JSON)
 
 
-@app.command()
+@app.command(short_help="List the backends, each tried on a tiny problem.")
 def backends(form: AsListing = Listing.TEXT) -> None:
     """List the backends; each solves a tiny problem to prove that it works."""
     from bilevel_cli.lists import show_backends
@@ -319,28 +332,12 @@ def backends(form: AsListing = Listing.TEXT) -> None:
     show_backends(as_json=form is Listing.JSON)
 
 
-@app.command()
+@app.command(short_help="Check the installation; say what to do.")
 def doctor(form: AsListing = Listing.TEXT) -> None:
     """Check the installation: versions, backends, plugins, threads, write access."""
     from bilevel_cli.doctor import examine
 
     raise typer.Exit(examine(as_json=form is Listing.JSON))
-
-
-@plugins_app.command("list")
-def plugins_list(form: AsListing = Listing.TEXT) -> None:
-    """List the plugins with their state; a broken one with its error."""
-    from bilevel_cli.lists import show_plugins
-
-    show_plugins(as_json=form is Listing.JSON)
-
-
-@plugins_app.command("hooks")
-def plugins_hooks(form: AsListing = Listing.TEXT) -> None:
-    """List the hooks that a plugin may implement."""
-    from bilevel_cli.lists import show_hooks
-
-    show_hooks(as_json=form is Listing.JSON)
 
 
 def _pairs(texts: Sequence[str] | None, flag: str) -> dict[str, str]:

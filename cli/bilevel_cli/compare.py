@@ -11,8 +11,10 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from bilevel_cli import compare_figure, compared
 from bilevel_cli.exits import Exit, exit_of
 from bilevel_cli.output import echo, echo_json, echo_warnings
 from bilevel_cli.progress import Progress
@@ -78,6 +80,7 @@ class Comparison:
         seeds: number of runs of each entry; their seeds are the setting's and those that follow it.
         as_json: how to print.
         settings: everything else.
+        plot: where to draw it; None for nowhere.
     """
 
     problem: str
@@ -86,6 +89,7 @@ class Comparison:
     seeds: int
     as_json: bool
     settings: Settings
+    plot: Path | None = None
 
 
 def entries_of(order: Sequence[tuple[str, str]]) -> tuple[Entry, ...]:
@@ -126,6 +130,8 @@ def compare(request: Comparison) -> Exit:
     echo_warnings()
     if request.seeds < 1:
         raise UsageError(f"--seeds {request.seeds}: expected at least 1.")
+    if request.plot is not None:
+        compare_figure.check_path(request.plot)
     with contextlib.redirect_stdout(sys.stderr):
         problem = find_problem(request.problem, request.parameters)
         for entry in request.entries:
@@ -141,6 +147,9 @@ def compare(request: Comparison) -> Exit:
         )
         if interrupted:
             break
+    if request.plot is not None:
+        compare_figure.write(_document(request, problem, outcomes), request.plot)
+        print(f"wrote {request.plot}", file=sys.stderr)
     if request.as_json:
         echo_json(_document(request, problem, outcomes))
     else:
@@ -274,18 +283,18 @@ def _document(request: Comparison, problem: Problem, outcomes: Sequence[Outcome]
         "best": next(iter(best.values())) if len(best) == 1 else None,
         "best_by_response": best,
         "contradictions": _contradictions(outcomes, maximise=maximise),
-        "entries": [_entry_document(o) for o in outcomes],
+        "entries": [_entry_document(o, problem) for o in outcomes],
     }
 
 
-def _entry_document(o: Outcome) -> dict[str, Any]:
+def _entry_document(o: Outcome, problem: Problem) -> dict[str, Any]:
     return {
         "solver": o.entry.solver,
         "options": o.entry.options,
         "error": None if o.error is None else {"type": type(o.error).__name__.strip("_"), "message": str(o.error)},
         "mean": statistics.fmean(o.objectives) if o.objectives else None,
         "spread": _spread(o.objectives),
-        "runs": [_run_document(r) for r in o.results],
+        "runs": [_run_document(r) | compared.figures(r, problem) for r in o.results],
     }
 
 
@@ -305,8 +314,11 @@ def _text(request: Comparison, problem: Problem, outcomes: Sequence[Outcome]) ->
     maximise = _maximises(problem)
     best = _best(outcomes, maximise=maximise)
     contradictions = _contradictions(outcomes, maximise=maximise)
-    rows = [HEADINGS, *(_row(o) for o in outcomes)]
-    widths = [max(len(row[k]) for row in rows) for k in range(len(HEADINGS))]
+    rows = [
+        (*HEADINGS, *compared.headings(problem)),
+        *((*_row(o), *compared.cells(o.results, problem)) for o in outcomes),
+    ]
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     out = [f"problem  {problem.name} ({'max' if maximise else 'min'})"]
     known = _known(request)

@@ -151,7 +151,7 @@ def _record(request: Request) -> RunRecord:
 def _explain(problem: Problem, request: Request) -> Exit:
     from bilevel_core.choose import build_solver, classification
 
-    found = classification(problem)
+    found = classification(problem, options=request.options)
     name = request.settings.solver
     if name == "auto" and found.chosen is None:
         _print_explanation(request, problem, str(found), plain(found))

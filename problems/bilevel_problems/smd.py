@@ -81,6 +81,16 @@ def _above_cubes(*groups: Any) -> Iterable[Any]:
             yield one >= 0
 
 
+def _sized(factory: Callable[..., PyomoProblem]) -> Callable[..., PyomoProblem]:
+    """Document the parameters that all of them have, for listings."""
+    texts = ["p: entries of x1.", "q: entries of y1.", "r: entries of x2, and of y2."]
+    if factory.__name__ == "smd6":
+        texts.append("s: further entries of y1, in pairs.")
+    factory.__doc__ = "\n    ".join([f"{factory.__doc__}\n\nArgs:", *texts])
+    return factory
+
+
+@_sized
 def smd1(p: int = 1, q: int = 2, r: int = 1) -> PyomoProblem:
     """Both levels are convex near their optima, and want the same."""
     m = _start(1, {"p": p, "q": q, "r": r}, _WIDE, _TAN)
@@ -88,6 +98,7 @@ def smd1(p: int = 1, q: int = 2, r: int = 1) -> PyomoProblem:
     return finish(m, _squares(m.x1) + y1 + _squares(m.x2) + tie, _squares(m.x1) + y1 + tie)
 
 
+@_sized
 def smd2(p: int = 1, q: int = 2, r: int = 1) -> PyomoProblem:
     """The levels are in conflict: a follower that is not solved to its optimum flatters the leader."""
     m = _start(2, {"p": p, "q": q, "r": r}, (-5.0, 1.0), (OPEN_LOG, math.e))
@@ -95,6 +106,7 @@ def smd2(p: int = 1, q: int = 2, r: int = 1) -> PyomoProblem:
     return finish(m, _squares(m.x1) - y1 + _squares(m.x2) - tie, _squares(m.x1) + y1 + tie)
 
 
+@_sized
 def smd3(p: int = 1, q: int = 2, r: int = 1) -> PyomoProblem:
     """The follower has many local optima in y1 (Rastrigin); the levels want the same."""
     m = _start(3, {"p": p, "q": q, "r": r}, _WIDE, _TAN)
@@ -103,6 +115,7 @@ def smd3(p: int = 1, q: int = 2, r: int = 1) -> PyomoProblem:
     return finish(m, upper, _squares(m.x1) + _rastrigin(m.follower.y1) + tie)
 
 
+@_sized
 def smd4(p: int = 1, q: int = 2, r: int = 1) -> PyomoProblem:
     """The follower has many local optima in y1 (Rastrigin), and the levels are in conflict."""
     m = _start(4, {"p": p, "q": q, "r": r}, (-1.0, 1.0), (0.0, math.e))
@@ -111,6 +124,7 @@ def smd4(p: int = 1, q: int = 2, r: int = 1) -> PyomoProblem:
     return finish(m, upper, _squares(m.x1) + _rastrigin(m.follower.y1) + tie)
 
 
+@_sized
 def smd5(p: int = 1, q: int = 2, r: int = 1) -> PyomoProblem:
     """The follower has a curved valley in y1 and two optimal answers in y2; the levels are in conflict."""
     m = _start(5, {"p": p, "q": q, "r": r}, _WIDE, _WIDE)
@@ -118,6 +132,7 @@ def smd5(p: int = 1, q: int = 2, r: int = 1) -> PyomoProblem:
     return finish(m, _squares(m.x1) - y1 + _squares(m.x2) - tie, _squares(m.x1) + y1 + tie)
 
 
+@_sized
 def smd6(p: int = 1, q: int = 0, r: int = 1, s: int = 2) -> PyomoProblem:
     """The follower has a line of optimal answers for every x, of which the leader prefers one."""
     m = _start(6, {"p": p, "q": q, "r": r, "s": s}, _WIDE, _WIDE)
@@ -128,6 +143,7 @@ def smd6(p: int = 1, q: int = 0, r: int = 1, s: int = 2) -> PyomoProblem:
     return finish(m, _squares(m.x1) - own + tied + _squares(m.x2) - tie, _squares(m.x1) + own + pairs + tie)
 
 
+@_sized
 def smd7(p: int = 1, q: int = 2, r: int = 1) -> PyomoProblem:
     """The leader has many local optima in x1 (Griewank); the levels are in conflict."""
     m = _start(7, {"p": p, "q": q, "r": r}, (-5.0, 1.0), (OPEN_LOG, math.e))
@@ -137,6 +153,7 @@ def smd7(p: int = 1, q: int = 2, r: int = 1) -> PyomoProblem:
     return finish(m, upper, sum(m.x1[i] ** 3 for i in m.x1) + y1 + tie)
 
 
+@_sized
 def smd8(p: int = 1, q: int = 2, r: int = 1) -> PyomoProblem:
     """The leader has many local optima in x1 (Ackley), the follower a curved valley; the levels are in conflict.
 
@@ -149,6 +166,7 @@ def smd8(p: int = 1, q: int = 2, r: int = 1) -> PyomoProblem:
     return finish(m, ackley - y1 + _squares(m.x2) - tie, sum(abs(m.x1[i]) for i in m.x1) + y1 + tie)
 
 
+@_sized
 def smd9(p: int = 1, q: int = 2, r: int = 1) -> PyomoProblem:
     """The feasible sets of both levels are shells around the origin, with gaps between them.
 
@@ -172,6 +190,7 @@ def _shell(size: Any, shell: Any) -> list[Any]:
     return [size - shell >= 0, size - shell <= 0.5 - OPEN_FLOOR]
 
 
+@_sized
 def smd10(p: int = 1, q: int = 2, r: int = 1) -> PyomoProblem:
     """Constraints at both levels that hold with equality at the optimum, and cut each level's set in two."""
     m = _start(10, {"p": p, "q": q, "r": r}, _WIDE, _TAN)
@@ -185,6 +204,7 @@ def smd10(p: int = 1, q: int = 2, r: int = 1) -> PyomoProblem:
     )
 
 
+@_sized
 def smd11(p: int = 1, q: int = 2, r: int = 1) -> PyomoProblem:
     """The follower must stay away from its wish: a sphere of optimal answers, of which the leader allows some.
 
@@ -201,6 +221,7 @@ def smd11(p: int = 1, q: int = 2, r: int = 1) -> PyomoProblem:
     )
 
 
+@_sized
 def smd12(p: int = 1, q: int = 2, r: int = 1) -> PyomoProblem:
     """The constraints of SMD10 and of SMD11 together."""
     m = _start(12, {"p": p, "q": q, "r": r}, (-14.1, 14.1), (-1.5, 1.5))

@@ -177,3 +177,29 @@ def test_contradictions_are_told_and_are_no_success(cli: Call, plugin: object) -
     assert r.code == 5
     (told,) = json.loads(r.out)["contradictions"]
     assert "unbounded" in told
+
+
+def test_the_figure_shows_every_run(cli: Call, model: str, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    done = cli("compare", model, "-s", "kkt", "-s", "penalty", "-s", "branch-and-cut", "--plot", "c.svg", "-f", "json")
+    assert done.code == 0, done.err
+    assert (tmp_path / "c.svg").read_text().startswith("<?xml")
+    from bilevel_cli.compare_figure import draw
+
+    figure = draw(json.loads(done.out))
+    values, times = figure.axes
+    assert [t.get_text() for t in values.get_yticklabels()] == ["kkt", "penalty", "branch-and-cut"]
+    dots = [line.get_xdata()[0] for line in values.get_lines() if line.get_marker() == "o"]
+    assert dots == pytest.approx([-12.0, -12.0])
+    assert len(times.get_lines()) == 2
+    assert "failed or refused" in [t.get_text() for t in values.texts]
+    low, high = values.get_xlim()
+    assert high - low > 1e-3
+
+
+def test_a_figure_that_cannot_be_drawn_is_said_before_anything_is_run(cli: Call, model: str) -> None:
+    pytest.importorskip("matplotlib")
+    done = cli("compare", model, "-s", "kkt", "--plot", "c.jpg")
+    assert (done.code, done.out) == (2, "")
+    assert "ends with .png or .svg" in done.err
+    assert "there is no folder" in cli("compare", model, "-s", "kkt", "--plot", "nowhere/c.png").err

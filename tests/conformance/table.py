@@ -28,6 +28,8 @@ class Run:
         late: problems on which its search is not over within the seconds given here. What it returns must be true; the
             optimum is not asked for, since whether it has come up by then depends on the machine.
         limit: seconds for each run, far more than any takes; None for the test's own.
+        ended: the same for single problems, where the optimum comes early and the search for a proof goes on.
+        one_start: problems without local traps, where more starts than one only take time.
         only: the problems that it is run on here; None for all that it accepts, but for the large collections.
     """
 
@@ -40,6 +42,8 @@ class Run:
     late: frozenset[str] = frozenset()
     sampling: bool = False
     limit: float | None = None
+    ended: dict[str, float] = field(default_factory=dict[str, float])
+    one_start: frozenset[str] = frozenset()
     only: frozenset[str] | None = None
     starts: dict[str, int] | None = None
     benchmarked: frozenset[str] = frozenset()
@@ -57,6 +61,9 @@ INDIFFERENT = "the optimum needs an answer that the follower gives at x = 0 only
 
 
 MITSOS = "classic/mitsos-barton-313"
+
+SMD = frozenset(f"smd/smd{n}" for n in range(1, 13) if n not in (4, 9))
+"""All but the one whose follower has Rastrigin's function, and one that local solvers refuse."""
 
 SLOW = frozenset(
     f"bolib/{n}"
@@ -99,6 +106,8 @@ SOLVERS: dict[str, Run] = {
     ),
     "branch-and-cut": Run(local=False),
     "toll-pricing": Run(local=False),
+    "supernet": Run(),
+    "toll-design": Run(local=False),
     "global": Run(
         tolerance=1e-3,
         local=False,
@@ -138,6 +147,7 @@ SOLVERS: dict[str, Run] = {
         1e-4,
         misses={MITSOS: CONCAVE, "smd/smd4": RASTRIGIN},
         refuted=frozenset({MITSOS, "smd/smd4"}),
+        one_start=SMD | {"classic/bard-1988-3", "classic/sahin-ciric-3"},
         starts={},
         benchmarked=SLOW
         | {"basblib/b_1998_04", "basblib/cw_1990_02", "basblib/dd_2012_01"}
@@ -148,6 +158,7 @@ SOLVERS: dict[str, Run] = {
         1e-4,
         misses={MITSOS: CONCAVE, "smd/smd4": RASTRIGIN},
         refuted=frozenset({MITSOS, "smd/smd4"}),
+        one_start=SMD,
         starts={"bolib/LuDebSinha2016f": 13},
         benchmarked=SLOW
         | {"basblib/as_1981_01", "basblib/c_2002_01"}
@@ -158,6 +169,7 @@ SOLVERS: dict[str, Run] = {
         1e-4,
         misses={MITSOS: INDIFFERENT, "smd/smd4": RASTRIGIN},
         refuted=frozenset({"smd/smd4"}),
+        one_start=SMD - {"smd/smd10", "smd/smd11", "smd/smd12"},
     ),
     "penalty": Run(
         {"starts": 8},

@@ -97,6 +97,8 @@ def accepted(solver: str, name: str) -> bool:
 def options_for(solver: str, name: str) -> dict[str, Any]:
     """The options of a run: few starts on the collections, where most problems have no traps."""
     column = SOLVERS[solver]
+    if name in column.one_start:
+        return column.options | {"starts": 1}
     if column.starts is None or not in_tables(name):
         return column.options
     return column.options | {"starts": column.starts.get(name, 1)}
@@ -109,6 +111,8 @@ def limit_for(solver: str, name: str) -> float | None:
     column = SOLVERS[solver]
     if column.sampling or column.limit is not None:
         return column.limit
+    if name in column.ended:
+        return column.ended[name]
     if not in_tables(name):
         return TIME_LIMIT
     return TABLES_LIMIT if solver == "kkt" else PLENTY
@@ -137,12 +141,13 @@ def cases(*, with_optimum: bool) -> list[Any]:
             if not accepted(solver, name):
                 continue
             known = spec.known.upper_objective if spec.known else None
+            together = pytest.mark.xdist_group(f"{solver}-{name}")  # one run for both tests
             if not with_optimum:
-                found.append(pytest.param(solver, name, id=f"{solver}-{name}"))
+                found.append(pytest.param(solver, name, id=f"{solver}-{name}", marks=together))
             elif known is not None and name not in column.late:
                 why = column.misses.get(name)
-                marks = [pytest.mark.xfail(reason=why, strict=True, raises=AssertionError)] if why else []
-                found.append(pytest.param(solver, name, id=f"{solver}-{name}", marks=marks))
+                miss = [pytest.mark.xfail(reason=why, strict=True, raises=AssertionError)] if why else []
+                found.append(pytest.param(solver, name, id=f"{solver}-{name}", marks=[together, *miss]))
     return found
 
 
@@ -153,7 +158,7 @@ def test_every_registered_solver_is_in_the_table() -> None:
 def test_misses_are_of_problems_that_are_run() -> None:
     """A name in the list of misses that is misspelt, or refused by now, would go unnoticed."""
     for solver, column in SOLVERS.items():
-        listed = [*column.misses, *column.refuted, *column.late, *(column.only or ())]
+        listed = [*column.misses, *column.refuted, *column.late, *column.ended, *column.one_start, *(column.only or ())]
         listed += column.starts or () if COLLECTIONS else ()
         assert [n for n in listed if n not in LIBRARY or not accepted(solver, n)] == []
         assert [n for n in sorted(column.benchmarked) if n not in LIBRARY or not takes(solver, n)] == []

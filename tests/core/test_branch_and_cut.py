@@ -188,6 +188,25 @@ def verdict(m: Any, **options: Any) -> Any:
     return solver.refuses(p) or found if isinstance(found, Accepted) else found
 
 
+def test_quadratic_terms_are_for_the_global_solver() -> None:
+    """The follower takes the y in 0..3 nearest to x / 2 + 0.3; the leader's best x of 0..6 by looking at all."""
+    m: Any = pyo.ConcreteModel()
+    m.x = pyo.Var(domain=pyo.Integers, bounds=(0, 6))
+    m.follower = bl.Follower()
+    m.follower.y = pyo.Var(domain=pyo.Integers, bounds=(0, 3))
+    m.follower.objective = pyo.Objective(expr=(m.follower.y - 0.5 * m.x - 0.3) ** 2)
+    m.objective = pyo.Objective(expr=(m.x - 5) ** 2 + (m.follower.y - 1) ** 2)
+    refused = verdict(m)
+    assert "leader's objective is quadratic" in refused.reason
+    assert "global" in refused.instead
+    result = bl.solve(m)
+    assert result.solver == "global"
+    assert result.status == "optimal"
+    answers = {x: min(range(4), key=lambda y: (y - 0.5 * x - 0.3) ** 2) for x in range(7)}
+    best = min((x - 5) ** 2 + (y - 1) ** 2 for x, y in answers.items())
+    assert result.upper_objective == pytest.approx(best, abs=1e-3)
+
+
 def test_what_it_does_not_take_is_refused_by_name() -> None:
     m = model()
     assert isinstance(verdict(m), Accepted)

@@ -238,6 +238,14 @@ def test_bad_options(options: dict[str, Any], message: str) -> None:
         solved(bard_511(), options=options)
 
 
+def test_the_automatic_choice_is_of_solvers_that_have_the_options_given() -> None:
+    problem = get_registry().problems["trap/no-multipliers"].load()()
+    found = bl.solve(problem, options={"complementarity": "sos1"}, time_limit=30.0, verify=False)
+    assert found.solver == "kkt"  # `global`, which would be chosen otherwise, has no such option
+    with pytest.raises(bl.UsageError, match="no option named 'complementary'"):
+        bl.solve(problem, options={"complementary": "sos1"})
+
+
 def test_the_automatic_choice() -> None:
     assert bl.classify(bard_511()).chosen == "kkt"
     assert bl.classify(hard()).chosen == "global"

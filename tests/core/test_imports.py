@@ -63,8 +63,9 @@ ALLOWED: dict[str, set[str]] = {
     },
     "choose": {"errors", "plugins", "problems", "result", "run", "solvers", "traits"},
     "report": {"result", "plugins", "errors"},
+    "figures": {"result", "report", "plugins", "run", "errors"},
 }
-EVERYTHING = {"api"}
+EVERYTHING = {"api", "testing"}
 """Rooms at the top, which may import all others."""
 
 WHEN_ASKED = {("result", "report")}

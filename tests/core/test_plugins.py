@@ -30,6 +30,7 @@ def test_every_hook_of_the_contract_exists_and_has_an_example() -> None:
         "loaders",
         "exporters",
         "reporters",
+        "figures",
         "checks",
         "executors",
         "commands",

@@ -1,4 +1,5 @@
 """Neural architecture search as a bilevel problem: the leader picks the architecture, the follower trains its weights.
 
-Nothing lives here yet. The place is for the problems ``nas/*`` and for the command group ``bilevel nas``.
+Search spaces are in `spaces`, the problem in `problem`, its relaxed form in `oracle`, the solver `supernet` in `solver`
+and `steps`, its variants in `parts` and `presets`, tables in the place of training in `table`.
 """

@@ -25,6 +25,10 @@ class Arc:
         cost: what a user pays for it without toll: travel time in units of money, at least 0.
         capacity: vehicles per period; None where unknown. Not used by pricing without congestion.
         length: in the network's unit of distance; None where unknown.
+        b: share by which the time has grown when the flow is the capacity; 0 for a road without congestion.
+        power: of flow over capacity in the travel time cost (1 + b (flow / capacity)^power), at least 1.
+        toll: what it costs already, in money.
+        kind: its type, as the network's makers number or name it.
     """
 
     tail: str
@@ -32,6 +36,10 @@ class Arc:
     cost: float
     capacity: float | None = None
     length: float | None = None
+    b: float = 0.0
+    power: float = 4.0
+    toll: float = 0.0
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,6 +99,9 @@ class Network:
         for what, value in (("capacity", arc.capacity), ("length", arc.length)):
             if value is not None and not (math.isfinite(value) and value >= 0.0):
                 raise ModelError(f"Arc {label}: expected a {what} of at least 0, got {value!r}.")
+        for what, value, least in (("b", arc.b, 0.0), ("power", arc.power, 1.0), ("toll", arc.toll, 0.0)):
+            if not (math.isfinite(value) and value >= least):
+                raise ModelError(f"Arc {label}: expected a {what} of at least {least:g}, got {value!r}.")
 
     def _labels(self) -> tuple[str, ...]:
         seen: dict[str, int] = {}

@@ -48,6 +48,18 @@ def bilevel_problems() -> list[ProblemSpec]:
             "tolls on your own network: -p network=FILE_net.tntp [-p trips=FILE] [-p tollable=1-2,5-9]",
             tags=frozenset({"toll", "network", "linear", "followers", "files"}),
         ),
+        ProblemSpec(
+            "toll/congested",
+            "bilevel_toll.congestion.library:congested_tolls",
+            "second-best tolls against user equilibrium: -p network=sioux-falls -p arcs=10 -p objective=time",
+            tags=frozenset({"toll", "network", "equilibrium", "nonconvex"}),
+        ),
+        ProblemSpec(
+            "toll/design",
+            "bilevel_toll.congestion.library:network_design",
+            "capacity added to roads against user equilibrium: -p network=sioux-falls -p arcs=10 -p price=0.1",
+            tags=frozenset({"toll", "network", "equilibrium", "nonconvex"}),
+        ),
     ]
 
 
@@ -60,7 +72,13 @@ def bilevel_solvers() -> list[SolverSpec]:
             "bilevel_toll.solver:TollPricing",
             "exact, toll problems only: strong duality with bounds from distances",
             priority=200,
-        )
+        ),
+        SolverSpec(
+            "toll-design",
+            "bilevel_toll.congestion.solver:TollDesign",
+            "local, problems with user equilibrium only: hypergradients from several starts, then COBYQA",
+            priority=200,
+        ),
     ]
 
 
@@ -71,7 +89,7 @@ def bilevel_reformulations() -> list[ReformulationSpec]:
         ReformulationSpec(
             "toll-strong-duality",
             "bilevel_toll.reduction:StrongDuality",
-            "toll problem to mixed-integer linear program: potentials, strong duality, products linearised",
+            "toll problem to mixed-integer linear program (form std of five): strong duality, products linearised",
         )
     ]
 
@@ -92,4 +110,8 @@ def bilevel_loaders() -> list[LoaderSpec]:
 @hookimpl
 def bilevel_commands() -> list[CommandSpec]:
     """``bilevel toll ...``."""
-    return [CommandSpec("toll", "bilevel_toll.commands:app", "Toll setting: revenue and users' response as a curve.")]
+    return [
+        CommandSpec(
+            "toll", "bilevel_toll.commands:app", "Toll setting: prices on a network, and tolls under congestion."
+        )
+    ]

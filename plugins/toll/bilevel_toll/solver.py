@@ -22,17 +22,20 @@ from bilevel_core.solvers.base import Accepted, Refused, Solver
 from bilevel_core.solvers.single_level import pick, settings
 from bilevel_core.traits import Traits
 from bilevel_toll.network import Arc, Demand, Network, power_of_ten
+from bilevel_toll.perturb import RouteTable, perturbed
 from bilevel_toll.problem import STRUCTURE, TollProblem
-from bilevel_toll.reduction import StrongDuality
+from bilevel_toll.reduction import SingleLevel
 from bilevel_toll.settle import Settled, answered, settle
 from bilevel_toll.sweeps import sweep_starts
+from bilevel_toll.tighten import Enumeration, enumerate_routes
 
 TOLERANCE = 1e-5
 """A revenue is called optimal when the proven bound is this close (relative), whatever gap was asked for; a revenue
 that beats the bound by more is a contradiction, and nothing is claimed."""
 SWEEP_SECONDS = 2.0
+PERTURB_SECONDS = 10.0
 SWEEP_SHARE = 0.1
-"""Sweeping takes at most this long, and at most this share of the time limit."""
+"""Sweeping and perturbing take at most these seconds, and at most this share of the time limit each."""
 
 TINY = 1e-9
 """Revenue up to this share of what all users save counts as none."""
@@ -66,8 +69,17 @@ class TollPricing(Solver):
     """
 
     backend: Literal["scip", "highs"] = _option("scip", "which backend solves the mixed-integer program")
+    formulation: Literal["std", "pastd", "vf", "pvf", "pcs"] = _option(
+        "std", "single-level form (see `bilevel_toll.reduction`); std for pairs whose routes are too many to list"
+    )
+    big_m: Literal["routes", "distances"] = _option(
+        "routes", "bounds on what pairs pay: from listed routes, or from distances alone"
+    )
     gap: float = _option(1e-6, "relative gap between revenue and proven bound at which the search may stop")
     sweeps: int = _option(3, "starts of the sweeping heuristic that gives the search its first tolls; 0 for none")
+    perturbations: int = _option(
+        200, "local searches from tolls of which some are drawn anew, after the sweeps; 0 for none"
+    )
     backend_options: dict[str, Any] = field(
         default_factory=_no_options, metadata={"help": "passed to the backend as they are: backend_options.NAME=VALUE"}
     )
@@ -75,14 +87,15 @@ class TollPricing(Solver):
     def __post_init__(self) -> None:
         if not 0.0 <= self.gap < 1.0:
             raise UsageError(f"Expected a gap in [0, 1), got {self.gap!r}.")
-        if self.sweeps < 0:
-            raise UsageError(f"Expected sweeps >= 0, got {self.sweeps}.")
+        for name in ("sweeps", "perturbations"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"Expected {name} >= 0, got {getattr(self, name)}.")
 
     def accepts(self, traits: Traits) -> Accepted | Refused:
         """Problems that come from a network and say so."""
         if STRUCTURE not in traits.structure:
             return Refused("it is not a toll problem on a network", "a general solver, such as kkt")
-        how = f"strong duality with node potentials, bounds from distances, solved by {self.backend}"
+        how = f"single-level form {self.formulation}, bounds from {self.big_m}, solved by {self.backend}"
         return Accepted(how, "global")
 
     def run(self, problem: TollProblem, context: RunContext) -> Result:
@@ -118,6 +131,7 @@ class _Run:
         self.problem, self.cost_unit, self.trips_unit = in_own_units(problem)
         self.context = context
         self.best = answered(self.problem, np.zeros(len(problem.tollable)))
+        self.listed: Enumeration | None = None
 
     @property
     def unit(self) -> float:
@@ -134,14 +148,17 @@ class _Run:
     def _solve(self) -> Result:
         problem, context = self.problem, self.context
         self._sweep()
+        if not (context.stopped or context.expired):
+            self._perturb()
         if context.stopped or context.expired:
             return self._assemble(Solution(SolveStatus.INTERRUPTED if context.stopped else SolveStatus.TIME_LIMIT), {})
-        reduction = StrongDuality()
+        reduction = SingleLevel(self.options.formulation, self.options.big_m, self.listed)
         target = reduction.apply(problem)
         binaries = sum(c.integer for c in target.columns)
         context.report(
             "phase",
-            message=f"branch and bound: {len(target.columns)} columns, {binaries} binary, {len(target.rows)} rows",
+            message=f"branch and bound: {len(target.columns)} columns, {binaries} binary, {len(target.rows)} rows; "
+            f"routes listed for {reduction.by_routes} pairs",
         )
         if not binaries:  # no pair saves anything by a tollable arc: the bound is 0, and no toll earns it
             return self._assemble(Solution(SolveStatus.OPTIMAL, bound=0.0), {})
@@ -185,8 +202,30 @@ class _Run:
             return context.stopped or context.elapsed >= end
 
         for tolls in sweep_starts(self.problem, options.sweeps, context.seed, stop)[:1]:
-            if self._consider(settle(self.problem, tolls)):
-                context.report("incumbent", objective=self.best.revenue * self.unit, bound=self.original.bound)
+            self._improve(tolls)
+
+    def _improve(self, tolls: np.ndarray) -> None:
+        if self._consider(settle(self.problem, tolls)):
+            self.context.report("incumbent", objective=self.best.revenue * self.unit, bound=self.original.bound)
+
+    def _perturb(self) -> None:
+        """Iterated local search over listed routes, where every paying pair's are listed."""
+        context, count = self.context, self.options.perturbations
+        if not count:
+            return
+        self.listed = enumerate_routes(self.problem)
+        table = RouteTable.of(self.problem, self.listed)
+        if table is None:
+            return
+        context.report("phase", message="local searches from perturbed tolls")
+        left = context.remaining()
+        end = context.elapsed + (PERTURB_SECONDS if left is None else min(PERTURB_SECONDS, SWEEP_SHARE * left))
+
+        def stop() -> bool:
+            return context.stopped or context.elapsed >= end
+
+        for tolls in perturbed(table, self.best.tolls, count, context.seed, stop):
+            self._improve(tolls)
 
     def _consider(self, found: Settled) -> bool:
         better = found.revenue > self.best.revenue

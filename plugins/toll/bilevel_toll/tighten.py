@@ -111,11 +111,25 @@ def limits_of_routes(routes: list[Route], tollable: int) -> np.ndarray:
     return limits
 
 
-def tighten(problem: TollProblem) -> Limits:
-    """The problem's limits, made tighter for every pair whose routes could be listed. Never looser, still lossless."""
+@dataclass(frozen=True)
+class Enumeration:
+    """The routes of every pair that can pay, where they could be listed, and the limits that follow.
+
+    Attributes:
+        limits: never looser than the problem's, still lossless.
+        routes: of each pair, cheapest first; None where there are too many, or the pair never pays.
+    """
+
+    limits: Limits
+    routes: tuple[tuple[Route, ...] | None, ...]
+
+
+def enumerate_routes(problem: TollProblem) -> Enumeration:
+    """List routes pair by pair, within the limits of labels above."""
     limits, network = problem.limits, problem.network
     by_pair, useful = limits.by_pair.copy(), limits.useful.copy()
     to_end: dict[str, list[float]] = {}
+    found: list[tuple[Route, ...] | None] = [None] * len(problem.demands)
     left = TOTAL_LABELS
     for k in np.flatnonzero(limits.by_pair.any(axis=1)):
         end = problem.demands[k].destination
@@ -125,6 +139,7 @@ def tighten(problem: TollProblem) -> Limits:
         routes, labels = undominated(problem, int(k), to_end[end], min(MAX_LABELS, left))
         left -= labels
         if routes is not None:
+            found[k] = tuple(routes)
             by_pair[k] = np.minimum(by_pair[k], limits_of_routes(routes, len(problem.tollable)))
             used = np.zeros(len(network.arcs), dtype=bool)
             used[[a for route in routes for a in route.arcs]] = True
@@ -133,4 +148,10 @@ def tighten(problem: TollProblem) -> Limits:
             useful[k] &= used
         if left <= 0:
             break
-    return Limits(limits.free, limits.zero, by_pair, by_pair.max(axis=0, initial=0.0), useful)
+    cap = by_pair.max(axis=0, initial=0.0)
+    return Enumeration(Limits(limits.free, limits.zero, by_pair, cap, useful), tuple(found))
+
+
+def tighten(problem: TollProblem) -> Limits:
+    """The problem's limits, made tighter for every pair whose routes could be listed."""
+    return enumerate_routes(problem).limits

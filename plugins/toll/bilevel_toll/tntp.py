@@ -2,8 +2,9 @@
 
 A network file has metadata ``<NAME> value``, then one line an arc: tail, head, capacity, length, free-flow time, b,
 power, speed, toll, type. A trip file has ``Origin N`` followed by ``destination : trips;``. ``~`` starts a comment.
-Congestion parameters, speed, toll and type are not read: costs are free-flow times, and tolls are to be found. The
-files do not say their units; they stand in the READMEs that come with them.
+The speed is not read. Costs are free-flow times; pricing without congestion takes no notice of b, power and toll. The
+files do not say their units, nor what a toll or a unit of distance weighs against time (the toll and distance factors):
+they stand in the READMEs that come with them.
 """
 
 from __future__ import annotations
@@ -77,14 +78,20 @@ def _open(path: Path, what: str) -> _File:
     return _File(path, metadata, tuple(lines))
 
 
-def read_network(path: Path) -> Network:
+def read_network(path: Path, *, congested: bool = False, toll_factor: float | None = None) -> Network:
     """Read a network file. Costs are free-flow times; nodes are named by their numbers.
 
     Nodes below <FIRST THRU NODE> are not passed through. Node numbers may have gaps.
 
+    Args:
+        path: the file.
+        congested: insist on what travel times under congestion need.
+        toll_factor: what a unit of toll weighs in units of time; only needed to be known where there are tolls.
+
     Raises:
         UsageError: by file and line: a field that is missing or no number, an arc count that differs from the metadata,
-            a node beyond <NUMBER OF NODES>, a negative time, a self-loop.
+            a node beyond <NUMBER OF NODES>, a negative time, a self-loop. With ``congested`` also: no b and power, no
+            capacity on a congested arc, a power below 1, a toll without a toll factor.
     """
     file = _open(path, "network file")
     nodes = file.whole_number(NODES)
@@ -103,7 +110,10 @@ def read_network(path: Path) -> Network:
             raise file.fault(number, f"arc {tail}-{head} is a self-loop.")
         names = ("capacity", "length", "free-flow time")
         capacity, length, cost = (_amount(file, number, n, t) for n, t in zip(names, fields[2:5], strict=True))
-        arcs.append(Arc(str(tail), str(head), cost, capacity, length))
+        more = _congestion(file, number, fields)
+        if congested:
+            _check_congested(file, number, fields, capacity, more, toll_factor)
+        arcs.append(Arc(str(tail), str(head), cost, capacity, length, *more))
     stated = file.whole_number(LINKS)
     if stated is not None and stated != len(arcs):
         raise UsageError(f"{path}: <{LINKS}> says {stated}, but the file has {len(arcs)} arcs. Is it cut off?")
@@ -112,6 +122,39 @@ def read_network(path: Path) -> Network:
     first = file.whole_number(FIRST_THROUGH) or 1
     used = sorted({int(n) for a in arcs for n in (a.tail, a.head)})
     return Network(arcs, [str(n) for n in used], [str(n) for n in used if n < first])
+
+
+def _congestion(file: _File, number: int, fields: list[str]) -> tuple[float, float, float, str]:
+    """b, power, toll and type of an arc; what is missing at the end of the line has no effect."""
+    b, power, _, toll = (
+        _amount(file, number, name, fields[k]) if k < len(fields) else 0.0
+        for k, name in ((5, "b"), (6, "power"), (7, "speed"), (8, "toll"))
+    )
+    return b, max(1.0, power), toll, fields[9] if len(fields) > 9 else ""
+
+
+def _check_congested(
+    file: _File,
+    number: int,
+    fields: list[str],
+    capacity: float,
+    more: tuple[float, float, float, str],
+    toll_factor: float | None,
+) -> None:
+    b, _, toll, _ = more
+    if len(fields) < 7:
+        count = len(fields)
+        raise file.fault(number, f"congestion needs b and power in fields 6 and 7, and the line has {count} fields.")
+    if b > 0.0 and float(fields[6]) < 1.0:
+        raise file.fault(number, f"the arc is congested (b > 0): expected a power of at least 1, got {fields[6]}.")
+    if b > 0.0 and capacity == 0.0:
+        raise file.fault(number, "the arc is congested (b > 0), and its capacity is 0: set it, or b = 0.")
+    if toll > 0.0 and toll_factor is None:
+        raise file.fault(
+            number,
+            f"the arc has a toll of {toll:g}, and what a unit of toll weighs in units of time is not in the file: "
+            "give toll_factor=..., 0 for tolls without effect.",
+        )
 
 
 def read_trips(path: Path) -> list[Demand]:

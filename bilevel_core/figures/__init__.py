@@ -1,0 +1,1 @@
+"""Pictures of a recorded run, and the page that shows them. Needs matplotlib (``pip install 'bilevel[plot]'``)."""

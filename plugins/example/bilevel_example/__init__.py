@@ -1,0 +1,1 @@
+"""A plugin of bilevel. Its hooks are in `bilevel_example.plugin`."""

@@ -1,0 +1,87 @@
+"""An architecture as a picture: nodes from left to right, and the operations between them (matplotlib)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from bilevel_core.errors import MissingError, UsageError
+from bilevel_nas.spaces import Architecture, SearchSpace
+
+COLOURS = ("#7f7f7f", "#1f77b4", "#2ca02c", "#d62728", "#ff7f0e", "#9467bd", "#8c564b", "#e377c2", "#17becf")
+
+
+def draw_architecture(space: SearchSpace, architecture: Architecture, path: Path) -> None:
+    """Draw an architecture into a file.
+
+    Args:
+        space: its space. Cells whose decisions are called after their edges (``e01``) are drawn as graphs, others as a
+            list of choices.
+        architecture: what to draw.
+        path: a .png, .svg or .pdf file.
+
+    Raises:
+        MissingError: matplotlib is not installed.
+        UsageError: the file cannot be written, or has another ending.
+    """
+    try:
+        import matplotlib as mpl
+
+        mpl.use("Agg")
+        from matplotlib import pyplot
+    except ImportError as error:
+        raise MissingError("Drawing needs matplotlib. Install it with: pip install 'bilevel[plot]'") from error
+    if path.suffix not in (".png", ".svg", ".pdf"):
+        raise UsageError(f"Expected a .png, .svg or .pdf file, got {path.name!r}.")
+    cells = edges_of(space, architecture)
+    plots: Any = pyplot
+    figure, axes = plots.subplots(max(1, len(cells)), 1, figsize=(8, 2.6 * max(1, len(cells))), squeeze=False)
+    try:
+        if cells:
+            for axis, (label, edges) in zip(axes[:, 0], cells.items(), strict=True):
+                _cell(axis, label, edges)
+        else:
+            axes[0, 0].axis("off")
+            axes[0, 0].text(0.0, 1.0, "\n".join(space.draw(architecture)), va="top", family="monospace", fontsize=8)
+        figure.suptitle(space.text(architecture), fontsize=8)
+        try:
+            figure.savefig(path, bbox_inches="tight")
+        except OSError as error:
+            raise UsageError(f"{path} cannot be written: {error.strerror or error}.") from error
+    finally:
+        plots.close(figure)
+
+
+def edges_of(space: SearchSpace, architecture: Architecture) -> dict[str, list[tuple[int, int, str, int]]]:
+    """(from, to, operation, its number) of the edges that are there, by cell; empty where decisions are no edges."""
+    found: dict[str, list[tuple[int, int, str, int]]] = {}
+    for d, c in zip(space.decisions, architecture, strict=True):
+        cell, letter, ends = d.name.rpartition("e")
+        if not letter or len(ends) != 2 or not ends.isdigit() or not d.node:
+            return {}
+        group = found.setdefault(cell or "cell", [])
+        if c >= 0 and c != d.zero:
+            group.append((int(ends[0]), int(ends[1]), str(d.choices[c]), c))
+    return found
+
+
+def _cell(axis: Any, label: str, edges: list[tuple[int, int, str, int]]) -> None:
+    """One cell: nodes in a row, edges as arcs, the wider the higher."""
+    last = max((b for _, b, _, _ in edges), default=1)
+    for a, b, name, number in edges:
+        height = 0.0 if b - a == 1 else 0.35 * (b - a)
+        colour = COLOURS[number % len(COLOURS)]
+        axis.annotate(
+            "",
+            xy=(b - 0.08, 0.0),
+            xytext=(a + 0.08, 0.0),
+            arrowprops={"arrowstyle": "->", "color": colour, "connectionstyle": f"arc3,rad={-height / (b - a)}"},
+        )
+        axis.text((a + b) / 2, 0.5 * height + 0.06, name, ha="center", fontsize=7, color=colour)
+    for node in range(last + 1):
+        axis.plot([node], [0.0], "o", markersize=14, color="white", markeredgecolor="black")
+        axis.text(node, 0.0, str(node), ha="center", va="center", fontsize=8)
+    axis.set_title(label, fontsize=8, loc="left")
+    axis.set_xlim(-0.3, last + 0.3)
+    axis.set_ylim(-0.25, 0.25 + 0.2 * last)
+    axis.axis("off")

@@ -1,0 +1,113 @@
+"""What the commands share: how they print, parameters, and finding a toll problem."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bilevel_core.errors import UsageError, unknown
+from bilevel_core.plugins.registry import get_registry
+from bilevel_core.report import aligned, number
+from bilevel_core.result import Result
+from bilevel_core.run.options import read
+from bilevel_toll.problem import TollProblem
+
+PREFIX = "toll/"
+
+
+class Listing(StrEnum):
+    """How a command prints."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+Parameters = Annotated[
+    list[str] | None, typer.Option("--parameter", "-p", metavar="KEY=VALUE", help="Parameter of the problem.")
+]
+Form = Annotated[Listing, typer.Option("--format", "-f", help="How to print: text or json.")]
+
+
+def pairs_of(parameters: list[str], flag: str = "-p") -> dict[str, str]:
+    """Entries KEY=VALUE as a dictionary.
+
+    Raises:
+        UsageError: another form, or a key that is given twice.
+    """
+    given: dict[str, str] = {}
+    for entry in parameters:
+        key, equals, value = entry.partition("=")
+        if not equals or not key.strip():
+            raise UsageError(f"{flag} {entry!r}: expected KEY=VALUE.")
+        if key.strip() in given:
+            raise UsageError(f"{flag} {key.strip()}: given twice. Leave one of them out.")
+        given[key.strip()] = value.strip()
+    return given
+
+
+Options = Annotated[list[str] | None, typer.Option("--option", "-o", metavar="KEY=VALUE", help="Option of the solver.")]
+Folder = Annotated[Path | None, typer.Option(metavar="DIR", help="Write tolls.csv, od.csv and summary.json there.")]
+LIMIT, REFUTED = 4, 5
+
+
+def ended(result: Result) -> None:
+    """Leave with the exit code that the result asks for.
+
+    Raises:
+        typer.Exit: a limit was reached (4), or the check refuted the point (5).
+    """
+    if result.certificate is not None and result.certificate.verdict == "refuted":
+        raise typer.Exit(REFUTED)
+    if result.termination in ("time-limit", "iteration-limit"):
+        raise typer.Exit(LIMIT)
+
+
+def find(reference: str, given: dict[str, str]) -> TollProblem:
+    """The toll problem that a name or a file stands for.
+
+    Raises:
+        UsageError: there is none, it is no toll problem, or a parameter is wrong.
+    """
+    registry = get_registry()
+    for name in (reference, PREFIX + reference):
+        if name in registry.problems:
+            factory = registry.problems[name].load()
+            made: Any = factory(**read(factory, given, kind="parameter", owner=f"problem {name!r}"))
+            break
+    else:
+        if reference.lower().endswith(".json"):
+            from bilevel_toll.pricing_file import read_pricing
+
+            if given:
+                raise UsageError(f"-p {next(iter(given))}: a pricing file takes no parameters.")
+            return read_pricing(Path(reference))
+        if not reference.lower().endswith(".tntp"):
+            raise unknown("toll problem", reference, [n for n in registry.problems if n.startswith(PREFIX)])
+        from bilevel_toll.tntp import load_tntp
+
+        made = load_tntp(
+            Path(reference), **read(load_tntp, given, kind="parameter", owner="loader 'tntp'", skip=("path",))
+        )
+    if not isinstance(made, TollProblem):
+        raise UsageError(f"{reference!r} is no toll problem: it has no tollable arcs.")
+    return made
+
+
+def echo(figures: Mapping[str, Any], form: Listing, more: list[str] | None = None) -> None:
+    """Print figures on stdout: one JSON object, or names and values in columns with further lines below."""
+    if form is Listing.JSON:
+        typer.echo(json.dumps(dict(figures), allow_nan=False))
+        return
+    facts = [(k.replace("_", " "), _text(v)) for k, v in figures.items() if not isinstance(v, list | dict)]
+    typer.echo("\n".join([*aligned(facts, indent=""), *(more or [])]))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return number(value) if isinstance(value, int | float) else str(value or "")

@@ -1,0 +1,70 @@
+"""``bilevel toll design``: second-best tolls against user equilibrium."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from bilevel_core.errors import UsageError
+from bilevel_core.report import table
+from bilevel_core.run.options import read
+from bilevel_toll.commands.base import Folder, Form, Listing, Options, Parameters, echo, ended, pairs_of
+
+
+def design(
+    network: Annotated[
+        str, typer.Argument(metavar="NETWORK", help="A network with traffic (sioux-falls, braess) or a .tntp file.")
+    ],
+    solver: Annotated[
+        str, typer.Option("--solver", "-s", help="Solver; sample.nsga2 for several objectives.")
+    ] = "auto",
+    time_limit: Annotated[float | None, typer.Option(help="Seconds.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    option: Options = None,
+    out: Folder = None,
+    parameter: Parameters = None,
+    form: Form = Listing.TEXT,
+) -> None:
+    """Set tolls on some arcs for least time, most revenue or welfare, users answering by their equilibrium.
+
+    Parameters (-p): arcs, cordon, equal, objective, lower, upper, step, classes, ...: see `bilevel problems
+    toll/congested`.
+    """
+    import bilevel_core as bl
+    from bilevel_toll.congestion.library import congested_tolls
+    from bilevel_toll.congestion.tables import PAIRS, TOLLS, arc_rows, pair_rows, write_tables
+
+    given = pairs_of(parameter or [])
+    if "network" in given:
+        raise UsageError("-p network: the network is the command's argument.")
+    problem = congested_tolls(
+        network=network, **read(congested_tolls, given, kind="parameter", owner="toll design", skip=("network",))
+    )
+    result = bl.solve(problem, solver=solver, options=pairs_of(option or [], "-o"), time_limit=time_limit, seed=seed)
+    details: dict[str, Any] = dict(result.details)
+    figures: dict[str, Any] = {
+        "problem": problem.name,
+        "objective_name": ", ".join(problem.objectives),
+        "status": result.status.value,
+        "answer": "proven optimal" if result.status == "optimal" else "best found, not proven",
+        "objective": float(np.asarray(result.upper_objective)) if result.has_point else None,
+        "bound": result.bound,
+        "termination": result.termination.value,
+        "check": None if result.certificate is None else result.certificate.verdict.value,
+        "equilibria": result.counts.get("lower_solves"),
+        **{k: v for k, v in details.items() if not isinstance(v, list)},
+        "message": result.message,
+    }
+    if out is not None and result.has_point:
+        flows = problem.flows(problem.point(result.x), problem.untouched)
+        rows = {TOLLS: arc_rows(flows, problem.untouched), PAIRS: pair_rows(flows, problem.untouched)}
+        if "pareto" in details:
+            rows["pareto.csv"] = details["pareto"]
+        write_tables(out, rows, {k: v for k, v in figures.items() if not isinstance(v, dict)})
+        typer.echo(f"wrote {out}", err=True)
+    tables = {k: v for k, v in details.items() if isinstance(v, list)}
+    text = [line for name, rows in tables.items() for line in ("", name, *table(rows))]
+    echo(figures | (tables if form is Listing.JSON else {}), form, text)
+    ended(result)

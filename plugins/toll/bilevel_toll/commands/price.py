@@ -1,0 +1,112 @@
+"""``bilevel toll price``: tolls of most revenue without congestion; ``bilevel toll check`` audits given ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from bilevel_core.errors import UsageError
+from bilevel_core.report import table
+from bilevel_toll.commands.base import Folder, Form, Listing, Options, Parameters, echo, ended, find, pairs_of
+
+Problem = Annotated[
+    str, typer.Argument(metavar="PROBLEM", help="A toll problem (sioux-falls, toy-a, ...), a .tntp or a .json file.")
+]
+SHIFTS = (-1e-2, -1e-3, -1e-4, -1e-6, 1e-6, 1e-4)
+"""Relative changes of all tolls under which the audit asks the users again."""
+
+
+def price(
+    problem: Problem,
+    time_limit: Annotated[float | None, typer.Option(help="Seconds.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    option: Options = None,
+    out: Folder = None,
+    parameter: Parameters = None,
+    form: Form = Listing.TEXT,
+) -> None:
+    """Find the tolls of most revenue: users take cheapest routes, ties in the leader's favour."""
+    import bilevel_core as bl
+
+    found = find(problem, pairs_of(parameter or []))
+    result = bl.solve(
+        found, solver="toll-pricing", options=pairs_of(option or [], "-o"), time_limit=time_limit, seed=seed
+    )
+    details = dict(result.details)
+    objective, bound = float(np.asarray(result.upper_objective)), result.bound
+    figures: dict[str, Any] = {
+        "problem": found.name,
+        "status": result.status.value,
+        "answer": "proven optimal" if result.status == "optimal" else "best found, not proven",
+        "objective": objective,
+        "bound": bound,
+        "relative_gap": None if bound is None else (bound - objective) / max(abs(objective), 1e-300),
+        "termination": result.termination.value,
+        "check": None if result.certificate is None else result.certificate.verdict.value,
+        "regret": None if result.certificate is None else result.certificate.lower_gap,
+    }
+    figures |= {k: v for k, v in details.items() if not isinstance(v, list)}
+    if result.message:
+        figures["message"] = result.message
+    tolls, payers = details.get("tolls", []), details.get("payers", [])
+    if out is not None:
+        from bilevel_toll.congestion.tables import PAIRS, TOLLS, write_tables
+
+        labels = [found.network.labels[a] for a in found.tollable]
+        rows = [{"link": label, **row} for label, row in zip(labels, tolls, strict=True)]
+        write_tables(out, {TOLLS: rows, PAIRS: payers}, _finite(figures))
+        typer.echo(f"wrote {out}", err=True)
+    told = _finite(figures) | ({"tolls": tolls, "payers": payers} if form is Listing.JSON else {})
+    echo(told, form, ["", "tolls", *table(tolls), "", "payers", *table(payers)])
+    ended(result)
+
+
+def check(
+    problem: Problem,
+    tolls: Annotated[Path, typer.Argument(metavar="TOLLS", help="A CSV file with columns link and toll.")],
+    parameter: Parameters = None,
+    form: Form = Listing.TEXT,
+) -> None:
+    """Audit tolls: every user's route is computed from scratch, and revenue given for all rules about ties."""
+    from bilevel_toll.tollfile import read_tolls
+
+    found = find(problem, pairs_of(parameter or []))
+    everywhere = read_tolls(tolls, found.network)
+    elsewhere = [found.network.labels[a] for a in np.flatnonzero(everywhere) if int(a) not in found.tollable]
+    if elsewhere:
+        raise UsageError(f"{tolls}: arc {elsewhere[0]} has a toll and is not tollable in {found.name}.")
+    charged = everywhere[list(found.tollable)]
+    best, worst = found.revenue(charged), found.revenue(charged, dearest=False)
+    shifts = [
+        {
+            "tolls_changed_by": shift,
+            "revenue": found.revenue(charged * (1.0 + shift)),
+            "revenue_if_ties_go_against": found.revenue(charged * (1.0 + shift), dearest=False),
+        }
+        for shift in SHIFTS
+    ]
+    tied = sum(
+        best_route != worst_route
+        for best_route, worst_route in zip(found.routes(charged), found.routes(charged, dearest=False), strict=True)
+    )
+    figures: dict[str, Any] = {
+        "problem": found.name,
+        "revenue": best,
+        "revenue_if_ties_go_against": worst,
+        "safe_revenue": found.revenue(charged * (1.0 - 1e-4), dearest=False),
+        "revenue_limit": found.bound,
+        "pairs": len(found.demands),
+        "pairs_at_ties": tied,
+        "ties_matter": worst < best * (1.0 - 1e-9),
+    }
+    if found.unit:
+        figures["unit"] = found.unit
+    told = figures | ({"shifts": shifts} if form is Listing.JSON else {})
+    echo(told, form, ["", "all tolls changed by a share", *table(shifts)])
+
+
+def _finite(figures: dict[str, Any]) -> dict[str, Any]:
+    return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in figures.items()}

@@ -1,0 +1,183 @@
+"""`CongestedTolls`: second-best tolls, on a subset of arcs, in equal-toll groups, with bounds and steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from bilevel_core.errors import ModelError
+from bilevel_core.sampling.space import Continuous, Integer, Variable
+from bilevel_toll.congestion.equilibrium import Flows, user_equilibrium
+from bilevel_toll.congestion.objectives import Aim, Units, evaluate
+from bilevel_toll.congestion.problem import TrafficProblem, tidy
+from bilevel_toll.congestion.sensitivity import adjoint
+from bilevel_toll.congestion.traffic import Traffic
+from bilevel_toll.network import Network
+
+
+class CongestedTolls(TrafficProblem):
+    """Tolls against user equilibrium.
+
+    Each group of arcs has one toll, and is one of the leader's variables, named ``toll[FIRST ARC]`` or
+    ``toll[GROUP]``. With ``step`` a variable counts steps.
+
+    Args:
+        traffic: network and trips.
+        groups: tollable arcs by their labels: texts for arcs of their own, or lists of labels for equal tolls; a
+            mapping gives groups their names.
+        aims: ``time``, ``revenue``, ``welfare``, ``emissions``; several for a Pareto front.
+        lower, upper: bounds of all tolls in money; the default upper bound is the largest marginal-cost toll at the
+            equilibrium without tolls, among the arcs in question.
+        step: tolls are multiples of this; 0 for any toll.
+        units: for emissions.
+        name: shown in results.
+
+    Raises:
+        ModelError: no arc, one in two groups, bounds that leave nothing or are negative.
+        UsageError: an arc that does not exist.
+    """
+
+    def __init__(
+        self,
+        traffic: Traffic,
+        groups: Iterable[str | Sequence[str]] | Mapping[str, Sequence[str]],
+        aims: Sequence[Aim] = ("time",),
+        *,
+        lower: float = 0.0,
+        upper: float | None = None,
+        step: float = 0.0,
+        units: Units | None = None,
+        name: str = "congested-tolls",
+    ) -> None:
+        network = traffic.network
+        self.names, self.groups = _groups(network, groups)
+        self.step = step
+        self.matrix = np.zeros((len(network.arcs), len(self.groups)))
+        for k, arcs in enumerate(self.groups):
+            self.matrix[list(arcs), k] = 1.0
+        most = upper if upper is not None else self._most(traffic)
+        if not (math.isfinite(lower) and math.isfinite(most) and 0.0 <= lower < most):
+            raise ModelError(f"Expected bounds 0 <= lower < upper for the tolls, got {lower:g} and {most:g}.")
+        if not (math.isfinite(step) and step >= 0.0) or step > most:
+            raise ModelError(f"Expected a step between 0 and the upper bound {most:g}, got {step!r}.")
+        self.lower, self.upper = lower, most
+        super().__init__(traffic, self._variables(), aims, units, name)
+
+    def _most(self, traffic: Traffic) -> float:
+        flows = user_equilibrium(traffic)
+        worth = float(traffic.values_of_time.max())
+        external = traffic.roads.external(flows.flow)[self.matrix.any(axis=1)]
+        return worth * max(float(external.max()), 1e-6 * float(flows.cost.max()))
+
+    def _variables(self) -> list[Variable]:
+        if not self.step:
+            return [Continuous(f"toll[{n}]", self.lower, self.upper) for n in self.names]
+        low, high = math.ceil(self.lower / self.step - 1e-9), math.floor(self.upper / self.step + 1e-9)
+        return [Integer(f"toll[{n}]", low, high) for n in self.names]
+
+    @property
+    def unit(self) -> float:
+        """Money for a unit of the variables: the step, or 1."""
+        return self.step or 1.0
+
+    def tolls(self, point: np.ndarray) -> np.ndarray:
+        """Tolls of all arcs, shape (arcs,)."""
+        return self.matrix @ (np.asarray(point, dtype=float) * self.unit)
+
+    def setting(self, point: np.ndarray) -> tuple[Traffic, np.ndarray]:
+        """See `TrafficProblem.setting`."""
+        return self.traffic, self.tolls(point)
+
+    def flows(self, point: np.ndarray, start: Flows | None = None) -> Flows:
+        """See `TrafficProblem.flows`."""
+        return user_equilibrium(self.traffic, self.tolls(point), start=start)
+
+    def value(self, point: np.ndarray, flows: Flows, aim: Aim) -> float:
+        """See `TrafficProblem.value`."""
+        return evaluate(aim, flows, self.units).value
+
+    def gradient(self, point: np.ndarray, flows: Flows) -> tuple[np.ndarray, float]:
+        """See `TrafficProblem.gradient`."""
+        found = evaluate(self.aims[0], flows, self.units)
+        moved = adjoint(flows, found.by_flow)
+        by_toll = found.by_toll - (moved.by_class / self.traffic.values_of_time[:, None]).sum(axis=0)
+        return self.matrix.T @ by_toll * self.unit, moved.residual
+
+    def marginal(self, flows: Flows) -> np.ndarray:
+        """Mean marginal-cost toll of each group at given flows, in units of the variables, shape (variables,)."""
+        worth = float(flows.by_class.sum(axis=1) @ self.traffic.values_of_time / max(flows.by_class.sum(), 1e-300))
+        external = self.traffic.roads.external(flows.flow) * worth
+        return (self.matrix.T @ external) / self.matrix.sum(axis=0) / self.unit
+
+    def rows(self, point: np.ndarray, flows: Flows) -> Mapping[str, Any]:
+        """A row for each tolled arc: toll, flow before and after, revenue."""
+        tolls = self.tolls(point)
+        labels, before = self.traffic.network.labels, self.untouched.flow
+        return {
+            "tolls": [
+                {
+                    "link": labels[a],
+                    "toll": tidy(tolls[a]),
+                    "flow_before": tidy(before[a]),
+                    "flow": tidy(flows.flow[a]),
+                    "revenue": tidy(tolls[a] * flows.flow[a]),
+                }
+                for arcs in self.groups
+                for a in arcs
+            ]
+        }
+
+
+def _groups(
+    network: Network, groups: Iterable[str | Sequence[str]] | Mapping[str, Sequence[str]]
+) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]:
+    entries: list[tuple[str, Sequence[str]]] = []
+    if isinstance(groups, Mapping):
+        entries = [(str(name), arcs) for name, arcs in groups.items()]
+    else:
+        for g in groups:
+            arcs = [g] if isinstance(g, str) else list(g)
+            entries.append((arcs[0] if arcs else "", arcs))
+    if not entries or any(not arcs for _, arcs in entries):
+        raise ModelError("No arc is tollable: name at least one, as 'tail-head', in every group.")
+    found = tuple(tuple(network.arc_index(label) for label in arcs) for _, arcs in entries)
+    flat = [a for arcs in found for a in arcs]
+    if len(set(flat)) < len(flat):
+        twice = next(a for k, a in enumerate(flat) if a in flat[:k])
+        raise ModelError(f"Arc {network.labels[twice]} is given twice among the tollable arcs.")
+    return tuple(name for name, _ in entries), found
+
+
+def cordon(network: Network, inside: Iterable[str]) -> list[str]:
+    """Labels of the arcs that enter a set of nodes: a cordon, to be one equal-toll group.
+
+    Raises:
+        UsageError: a node that does not exist.
+        ModelError: no arc enters.
+    """
+    within = {network.index(n) for n in inside}
+    found = [
+        label
+        for label, tail, head in zip(network.labels, network.tails, network.heads, strict=True)
+        if int(tail) not in within and int(head) in within
+    ]
+    if not found:
+        raise ModelError("No arc enters the cordon from outside.")
+    return found
+
+
+def worst_arcs(traffic: Traffic, count: int, flows: Flows | None = None) -> list[str]:
+    """The arcs on which users cost each other the most, v^2 t'(v) at the equilibrium without tolls, worst first.
+
+    Raises:
+        ModelError: fewer arcs are congested, or less than one is asked for.
+    """
+    found = flows if flows is not None else user_equilibrium(traffic)
+    cost = found.flow * traffic.roads.external(found.flow)
+    order = [int(a) for a in np.argsort(-cost, kind="stable") if cost[a] > 0.0]
+    if not 1 <= count <= len(order):
+        raise ModelError(f"Expected between 1 and {len(order)} congested arcs to toll, got {count}.")
+    return [traffic.network.labels[a] for a in order[:count]]

@@ -1,0 +1,162 @@
+"""Better first tolls where routes are listed: iterated local search, one toll at a time over a table of routes.
+
+Good at: 95% and more of the best known revenue in seconds. Bad at: pairs with very many routes. Source: the method is
+that of Lourenço, Martin and Stützle (2003), Iterated local search; the moves are those of `sweeps`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from bilevel_toll.problem import TollProblem
+from bilevel_toll.tighten import Enumeration
+
+FAVOUR = 1e-7
+"""Share of tolls that users are taken not to feel: ties go to the leader."""
+SWEEPS = 15
+FEWEST, MOST = 2, 6
+"""How many tolls are drawn anew."""
+WORSE = 0.002
+"""Worse tolls are taken over now and then: the probability falls with their loss over this share of the revenue."""
+OFTEN = 0.3
+
+
+@dataclass(frozen=True)
+class _Arc:
+    """What one tollable arc touches: the pairs with a route over it, and all routes of theirs.
+
+    Attributes:
+        pairs: shape (p,).
+        routes: shape (r,), those of each pair together.
+        first: where each pair's routes start in ``routes``, shape (p,).
+        uses: which of them use the arc, shape (r,).
+    """
+
+    pairs: np.ndarray
+    routes: np.ndarray
+    first: np.ndarray
+    uses: np.ndarray
+
+
+@dataclass(frozen=True)
+class RouteTable:
+    """Routes of all paying pairs.
+
+    Attributes:
+        cost: of each route without tolls, shape (routes,).
+        uses: of tollable arcs, boolean, shape (routes, tollable arcs).
+        first: where each pair's routes start, shape (pairs,).
+        trips: of each pair, shape (pairs,).
+        cap: highest useful tolls, shape (tollable arcs,).
+        arcs: what each tollable arc touches.
+    """
+
+    cost: np.ndarray
+    uses: np.ndarray
+    first: np.ndarray
+    trips: np.ndarray
+    cap: np.ndarray
+    arcs: tuple[_Arc, ...]
+
+    @classmethod
+    def of(cls, problem: TollProblem, listed: Enumeration) -> RouteTable | None:
+        """The table; None where a paying pair's routes are not listed, or nobody pays."""
+        paying = np.flatnonzero(problem.limits.by_pair.any(axis=1))
+        if not len(paying) or any(listed.routes[k] is None for k in paying):
+            return None
+        lists = [listed.routes[k] or () for k in paying]
+        count = len(problem.tollable)
+        cost = np.array([r.cost for routes in lists for r in routes])
+        masks = [r.tolled for routes in lists for r in routes]
+        uses = np.array([[bool(m >> i & 1) for i in range(count)] for m in masks], dtype=bool)
+        sizes = np.array([len(routes) for routes in lists])
+        first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+        owner = np.repeat(np.arange(len(lists)), sizes)
+        arcs: list[_Arc] = []
+        for i in range(count):
+            pairs = np.unique(owner[uses[:, i]])
+            routes = np.flatnonzero(np.isin(owner, pairs))
+            starts = np.searchsorted(owner[routes], pairs)
+            arcs.append(_Arc(pairs, routes, starts, uses[routes, i]))
+        return cls(cost, uses, first, problem.trips[paying], listed.limits.cap, tuple(arcs))
+
+    def revenue(self, tolls: np.ndarray) -> float:
+        """What the leader takes, ties in the leader's favour."""
+        paid = self.uses @ tolls
+        return float(self.trips @ _cheapest(self.cost + (1.0 - FAVOUR) * paid, paid, self.first)[1])
+
+    def descend(self, tolls: np.ndarray, rng: np.random.Generator, stop: Callable[[], bool]) -> np.ndarray:
+        """One toll after the other to its best value, until none changes."""
+        tolls = tolls.copy()
+        paid = self.uses @ tolls
+        for _ in range(SWEEPS):
+            changed = False
+            for i in rng.permutation(len(tolls)):
+                if stop():
+                    return tolls
+                best = self._best_single(int(i), tolls, paid)
+                if abs(best - tolls[i]) > 1e-9 * self.cap[i]:
+                    paid = paid + self.uses[:, i] * (best - tolls[i])
+                    tolls[i] = best
+                    changed = True
+            if not changed:
+                break
+        return tolls
+
+    def _best_single(self, i: int, tolls: np.ndarray, paid: np.ndarray) -> float:
+        arc = self.arcs[i]
+        if not len(arc.pairs):
+            return float(tolls[i])
+        other = paid[arc.routes] - np.where(arc.uses, tolls[i], 0.0)
+        felt = self.cost[arc.routes] + (1.0 - FAVOUR) * other
+        with_arc, paid_with = _cheapest(np.where(arc.uses, felt, np.inf), other, arc.first)
+        without, paid_without = _cheapest(np.where(arc.uses, np.inf, felt), other, arc.first)
+        saving = (without - with_arc) / (1.0 - FAVOUR)
+        tries = np.append(np.minimum(saving[saving > 0.0], self.cap[i]), tolls[i])
+        users = saving[:, None] >= tries[None, :] - 1e-9 * self.cap[i]
+        earned = self.trips[arc.pairs] @ np.where(users, paid_with[:, None] + tries, paid_without[:, None])
+        best = int(np.argmax(earned))
+        return float(tries[best] if earned[best] > earned[-1] + 1e-9 * abs(earned[-1]) else tolls[i])
+
+
+def _cheapest(felt: np.ndarray, paid: np.ndarray, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each pair's routes the least cost, and the most toll that one of that cost pays."""
+    least = np.minimum.reduceat(felt, first)
+    sizes = np.diff(np.append(first, len(felt)))
+    at = felt <= np.repeat(least, sizes)
+    return least, np.maximum.reduceat(np.where(at, paid, -np.inf), first)
+
+
+def perturbed(
+    table: RouteTable, tolls: np.ndarray, count: int, seed: int, stop: Callable[[], bool]
+) -> Iterator[np.ndarray]:
+    """Tolls of more revenue than all before, one after the other.
+
+    Args:
+        table: routes.
+        tolls: where to begin, shape (tollable arcs,).
+        count: local searches.
+        seed: for everything random.
+        stop: asked before every move; True ends the search.
+    """
+    rng = np.random.default_rng(seed)
+    now = table.descend(np.minimum(tolls, table.cap), rng, stop)
+    value = best = table.revenue(now)
+    yield now
+    for _ in range(count):
+        if stop():
+            return
+        trial = now.copy()
+        drawn = rng.choice(len(trial), min(len(trial), int(rng.integers(FEWEST, MOST + 1))), replace=False)
+        trial[drawn] = rng.uniform(0.0, 1.0, len(drawn)) * table.cap[drawn]
+        trial = table.descend(trial, rng, stop)
+        found = table.revenue(trial)
+        lost = (value - found) / max(WORSE * abs(value), 1e-300)
+        if found >= value or rng.random() < OFTEN * np.exp(-lost):
+            now, value = trial, found
+        if found > best * (1.0 + 1e-9):
+            best = found
+            yield trial
