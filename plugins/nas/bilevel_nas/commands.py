@@ -15,6 +15,7 @@ from bilevel_nas.presets import NOT_OFFERED, PRESETS
 from bilevel_nas.spaces import SPACES, find_space
 
 app = typer.Typer(
+    add_completion=False,  # the program's own has it
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

@@ -14,6 +14,7 @@ from bilevel_toll.commands.sweep import draw, sweep
 HELP = "Toll setting: prices on a network, and tolls under congestion."
 
 app = typer.Typer(
+    add_completion=False,  # the program's own has it
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
