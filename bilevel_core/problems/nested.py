@@ -69,7 +69,7 @@ class NestedProblem(Problem):
         objectives: names of the leader's objectives, one or several.
         exact: whether ``follow`` with the whole budget gives globally optimal answers.
         name: what to call the problem.
-        structure: names of special structures, for solvers that look for them.
+        structure: names of special structures, for solvers that look for them; None for the class's own.
 
     Raises:
         ModelError: an empty space, no objective, or functions that are none.
@@ -94,9 +94,10 @@ class NestedProblem(Problem):
         objectives: Sequence[str] = ("upper",),
         exact: bool = False,
         name: str = "problem",
-        structure: frozenset[str] = frozenset(),
+        structure: frozenset[str] | None = None,
     ) -> None:
-        self.structure = structure
+        if structure is not None:
+            self.structure = structure
         self.space = space if isinstance(space, Space) else Space(tuple(space))
         for label, function in (("follow", follow), ("evaluate", evaluate)):
             if not (callable(function) or (function is None and label == "evaluate")):
