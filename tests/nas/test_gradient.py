@@ -66,8 +66,8 @@ def test_implicit_gradients_are_those_of_retrained_supernets(parts: Parts) -> No
     directions, expected = slopes(oracle, x, found.y)
     assert np.linalg.norm(expected) > 1e-4
     error = float(np.linalg.norm(directions @ exact.value - expected))
-    assert error < 1e-3 * float(np.linalg.norm(expected))
-    assert float(np.linalg.norm(directions @ first.value - expected)) > 10.0 * error  # the reaction matters
+    assert error < 5e-3 * float(np.linalg.norm(expected))
+    assert float(np.linalg.norm(directions @ first.value - expected)) > 2.0 * error  # the reaction matters
 
 
 def test_what_the_presets_ask_for_approaches_the_exact_gradient_in_order() -> None:
