@@ -18,7 +18,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "cell201-12": {"channels": 4},
     "cell201": {"nodes": 3, "channels": 4, "cells": 2, "share": "layer"},
     "macro": {"layers": 4, "channels": 4},
-    "darts": {"channels": 2, "cells": 2, "nodes": 2},
+    "darts": {"channels": 2, "cells": 3, "nodes": 2},
     "mobile": {"channels": 4, "stages": 2, "depth": 2},
     "transformer": {"patch": 4, "embeddings": (8, 16), "heads": (1, 2), "depths": (1, 2)},
     "graph": {"layers": 2, "width": 6},

@@ -40,9 +40,9 @@ class Darts(SearchSpace):
     auxiliary: bool = True
 
     def __post_init__(self) -> None:
-        if not 1 <= self.nodes <= 7 or self.cells < 2 or self.channels < 1:
+        if not 1 <= self.nodes <= 7 or self.cells < 3 or self.channels < 1:
             raise UsageError(
-                f"Expected 1 to 7 nodes, 2 or more cells, 1 or more channels, got {self.nodes}, {self.cells}, "
+                f"Expected 1 to 7 nodes, 3 or more cells (one is normal then), 1 or more channels, got {self.nodes}, {self.cells}, "
                 f"{self.channels}."
             )
 
