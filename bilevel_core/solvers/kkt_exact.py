@@ -328,6 +328,8 @@ class ExactRun:
                 "The search's point satisfies complementarity only within tolerances, and no exact point was found "
                 "beside it."
             )
+            if loose > TRACE and self.first is not None:
+                return replace(solution, values=self.first), f"{fault} Given is the point that the search started from."
             return replace(solution, values=chain.invert(solution.values)), fault if loose > TRACE else ""
         fault = ""
         if abs(clean.objective - solution.objective) > AGREEMENT * largest_term(system, clean.values):

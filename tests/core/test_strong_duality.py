@@ -9,6 +9,7 @@ import pyomo.environ as pyo
 import pytest
 
 import bilevel_core as bl
+from bilevel_core.plugins.registry import get_registry
 from bilevel_core.program import BilevelProgram, Function, Level, Program, Row, Variable
 from bilevel_core.reductions import Chain
 from bilevel_core.reductions.kkt import OptimalityConditions
@@ -75,3 +76,11 @@ def test_a_fractional_bound_of_an_integer(low: float, high: float, at: float) ->
     gap = next(r for r in target.rows if r.name == "strong-duality[f]")
     assert gap.function.evaluate(full) == pytest.approx(0.0, abs=1e-9)
     assert target.violation(full) < 1e-9
+
+
+def test_a_point_within_tolerances_only_is_not_given_where_an_exact_one_is_known() -> None:
+    """Calamai and Vicente (1994), optimum 0.3125: the search meets points of 0.0625 that are complementary to 1e-4."""
+    problem = get_registry().problems["bolib/CalamaiVicente1994c"].load()()
+    found = bl.solve(problem, "kkt", {"complementarity": "strong-duality"}, time_limit=4.0)
+    assert found.claim <= bl.Claim.FEASIBLE
+    assert not found.has_point or float(found.upper_objective) >= 0.3125 - 1e-5
