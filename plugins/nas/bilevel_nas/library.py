@@ -67,6 +67,7 @@ def fashion(
         channels_last: lay images out with the channels last in memory.
     """
     source: dict[str, Any] = {"train": train, "validation": validation, "test": test}
+    batch = 128
     if folder_of("fashion", data_dir) is not None:
         data = load_data("fashion", data_dir=data_dir, pixels=pixels, **source)
     elif data_dir:
@@ -74,12 +75,13 @@ def fashion(
     else:
         log.warning(SATURATED)
         data = load_data("digits", train=min(train, 600), validation=min(validation, 600), test=min(test, 597))
+        batch = 32  # of 600 images, so that five epochs are steps enough to learn from
         # Their 8 pixels leave nothing to throw away.
         space_options = {"stem_stride": 1, **(space_options or {})} if space.startswith("cell201") else space_options
     return ArchitectureProblem(
         find_space(space, space_options),
         data,
-        TrainSettings(epochs=epochs, precision=precision, channels_last=channels_last),
+        TrainSettings(epochs=epochs, batch=batch, precision=precision, channels_last=channels_last),
         final_epochs=final_epochs,
         retrains=retrains,
         budget=budget,
