@@ -178,6 +178,8 @@ class DifferentiableProblem(Problem):
     """A problem whose levels are functions that can be evaluated and differentiated, but not read."""
 
     form = "differentiable"
+    structure: frozenset[str] = frozenset()
+    """Names of special structures that solvers may look for; see `Traits.structure`."""
 
     @abstractmethod
     def sizes(self) -> Sizes:

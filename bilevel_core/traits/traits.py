@@ -137,7 +137,7 @@ def derive_traits(problem: Problem) -> Traits:
     if isinstance(problem, AlgebraicProblem):
         return _algebraic(problem.program())
     if isinstance(problem, DifferentiableProblem):
-        return _differentiable(problem.sizes())
+        return _differentiable(problem.sizes(), problem.structure)
     if isinstance(problem, NestedProblem):
         follower = FollowerTraits("follower", 0, 0, 0, "nonlinear", "nonlinear")
         integers = sum(not isinstance(v, Continuous) for v in problem.space.variables)
@@ -152,7 +152,7 @@ def derive_traits(problem: Problem) -> Traits:
     return Traits(form=problem.form)
 
 
-def _differentiable(sizes: Sizes) -> Traits:
+def _differentiable(sizes: Sizes, structure: frozenset[str]) -> Traits:
     """What the functions' class is, nobody knows: nonlinear, and of unknown convexity."""
     constraints = "nonlinear" if sizes.lower_rows else "linear"
     follower = FollowerTraits("follower", sizes.lower_variables, sizes.lower_rows, 0, "nonlinear", constraints)
@@ -164,6 +164,7 @@ def _differentiable(sizes: Sizes) -> Traits:
         upper_constraints="nonlinear" if sizes.upper_rows else "linear",
         coupled=sizes.upper_rows > 0,
         followers=(follower,),
+        structure=structure,
         lower_bounds=sizes.lower_bounds,
         stochastic=sizes.stochastic,
     )

@@ -107,6 +107,8 @@ SOLVERS: dict[str, Run] = {
     "branch-and-cut": Run(local=False),
     "toll-pricing": Run(local=False),
     "supernet": Run(),
+    "tune": Run(),
+    "hyper-local-search": Run(),
     "toll-design": Run(local=False),
     "global": Run(
         tolerance=1e-3,

@@ -104,16 +104,19 @@ def test_shipped_data() -> None:
 @pytest.mark.parametrize("folds", [1, 2, 5])
 def test_parts_are_disjoint_and_have_every_class(folds: int) -> None:
     targets = np.array([0, 1] * 30 + [2] * 20)
-    parts = split(targets, classes=3, folds=folds, seed=3)
+    parts = split(targets, classes=3, folds=folds, seed=3, stopping=0.1)
     seen = np.concatenate([parts.test, parts.tuning])
     assert sorted(seen.tolist()) == list(range(80))
+    assert len(parts.stopping) == 8
+    assert set(parts.stopping) <= set(parts.tuning)
     for train, validation in parts.folds:
         assert not set(train) & set(validation)
+        assert not set(parts.stopping) & (set(train) | set(validation))
         assert set(targets[train]) == set(targets[validation]) == {0, 1, 2}
     assert set(targets[parts.test]) == {0, 1, 2}
     if folds > 1:
-        assert parts.validation_rows == 60
-        everyone = np.concatenate([validation for _, validation in parts.folds])
+        assert parts.validation_rows == 52
+        everyone = np.concatenate([parts.stopping, *(validation for _, validation in parts.folds)])
         assert sorted(everyone.tolist()) == parts.tuning.tolist()
 
 
@@ -122,6 +125,7 @@ def test_parts_are_disjoint_and_have_every_class(folds: int) -> None:
     [
         ({"test": 0.6, "validation": 0.5}, "sum below 1"),
         ({"test": 0.0}, "sum below 1"),
+        ({"stopping": 0.6}, "sum below 1"),
         ({"folds": 0}, "folds of at least 1"),
         ({"folds": 50}, "folds: lower folds"),
     ],

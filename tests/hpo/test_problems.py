@@ -33,8 +33,9 @@ def test_ridge_on_diabetes_is_the_closed_forms() -> None:
     assert result.certificate.verdict == "verified"
     assert result.claim == "local"
     data = pytest.importorskip("sklearn.datasets").load_diabetes()
-    inputs = (data.data - data.data.mean(0)) / data.data.std(0)
     parts = split(data.target)
+    seen = data.data[parts.tuning]  # the test rows have no part in the scale
+    inputs = (data.data - seen.mean(0)) / seen.std(0)
     (train, validation), test = parts.folds[0], parts.test
     both = np.concatenate([train, validation])
 
@@ -55,7 +56,9 @@ def test_ridge_on_diabetes_is_the_closed_forms() -> None:
 
 
 def test_one_alpha_a_feature_is_better_for_the_leader_and_is_compared_on_the_test() -> None:
-    result = bl.solve(library.ridge(), options=LOOSE, verify=False)
+    result = bl.solve(library.ridge(), verify=False)
+    assert result.termination == "converged"
+    assert result.claim in ("stationary", "local")
     details = result.details
     assert details["validation_loss"] < details["validation_loss_single"]
     better = details["test_loss_refitted"] < details["test_loss_refitted_single"]

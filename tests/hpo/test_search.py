@@ -144,6 +144,15 @@ def test_early_stopping_answers_with_the_best_on_rows_of_its_own() -> None:
     np.testing.assert_allclose(np.exp(search.result_.x["log_alpha"]), search.best_params_["alpha"], rtol=1e-12)
 
 
+def test_joint_tuning_is_as_good() -> None:
+    joint, other = (
+        BilevelSearchCV(Ridge(), cv=FOLDS, solver=s).fit(INPUTS, TARGETS) for s in ("auxiliary", "hypergradient")
+    )
+    assert joint.result_.solver == "auxiliary"
+    assert joint.best_score_ == pytest.approx(other.best_score_, rel=1e-6)
+    assert joint.best_params_["alpha"] == pytest.approx(other.best_params_["alpha"], rel=0.02)
+
+
 def test_the_core_checks_when_asked() -> None:
     search = BilevelSearchCV(Ridge(), cv=FOLDS, max_iter=3, verify=True).fit(INPUTS, TARGETS)
     assert search.result_.certificate is not None

@@ -7,12 +7,13 @@ import pytest
 
 import bilevel_core as bl
 from bilevel_core.errors import UsageError
-from bilevel_hpo import tune
+from bilevel_hpo import TuningProblem, tune
 from bilevel_hpo.linear import LinearModel
 
 from .tools import MODELS, as_tensors, data, problem, tuned, validated
 
 MODEL = MODELS["ridge without intercept"]
+SOLVERS = ("auxiliary", "hypergradient")
 
 
 def test_the_path_is_made_of_answers_and_falls() -> None:
@@ -56,18 +57,57 @@ def test_squared_losses_by_moments_are_those_by_rows() -> None:
         assert float(model._by_moments(w[:, 0], bias[0], rows)) == pytest.approx(float(mean), rel=1e-12)
 
 
-def test_early_stopping_is_where_other_rows_say() -> None:
+def early() -> TuningProblem:
+    """A ridge problem with rows of another draw that say when to stop."""
     model = LinearModel("squared", (tuned("alpha", 1e-4, 1e4, 1.0, "feature", 1),))
-    task = problem(model, folds=2)
-    others = [fold.train.like(*data(model, seed=7)) for fold in task.folds]
-    found = tune(task, stopping=others, patience=2, options={"max_iterations": 30, "tolerance": 1e-8})
+    folds = problem(model, folds=2).folds
+    return TuningProblem(model, folds, stopping=[fold.train.like(*data(model, seed=7)) for fold in folds])
+
+
+def test_joint_tuning_ends_where_alternating_does() -> None:
+    task = problem(MODEL)
+    joint, other = (tune(task, solver=s, options={"max_iterations": 20}, verify=False) for s in SOLVERS)
+    objectives = [step.objective for step in joint.path]
+    assert objectives == sorted(objectives, reverse=True)
+    value, _ = validated(task, task.x_layout.flatten(joint.path[-1].x).numpy())
+    assert value == pytest.approx(objectives[-1], rel=1e-6)
+    assert joint.result.solver == "auxiliary"
+    assert objectives[-1] == pytest.approx(other.path[-1].objective, rel=1e-2)
+
+
+def test_early_stopping_is_where_other_rows_say() -> None:
+    task = early()
+    found = tune(task, patience=2, options={"max_iterations": 30, "tolerance": 1e-8})
     losses = [step.stopping for step in found.path]
     assert None not in losses
     assert found.chosen == int(np.argmin(losses))  # type: ignore[arg-type]
     assert len(found.path) <= found.chosen + 3
     assert found.result.claim == "feasible"
-    assert found.result.details["stopping_loss"] == losses[found.chosen]
-    assert bl.verify(task, found.result).verdict == "verified"
+    assert found.result.termination == "converged"
+    assert "had not fallen for 2 steps" in found.result.message
+    assert found.result.certificate is not None
+    assert found.result.certificate.verdict == "verified"
+    # Reports are in the targets' own units.
+    details, unit = found.result.details, task.folds[0].train.unit
+    assert unit != 1.0
+    assert details["stopping_loss"] == pytest.approx(losses[found.chosen] * unit**2)  # type: ignore[operator]
+    rows = details["path"]
+    assert len(rows) == len(found.path)
+    assert rows[details["chosen_step"]]["validation_loss"] == pytest.approx(details["validation_loss"])
+    assert rows[details["chosen_step"]]["stopping_loss"] == details["stopping_loss"]
+
+
+def test_the_solver_stops_early_and_is_chosen_by_itself() -> None:
+    task = early()
+    result = bl.solve(task, options={"patience": 2}, verify=False)
+    again = tune(task, patience=2, verify=False)
+    assert result.solver == "tune"
+    assert result.upper_objective == again.result.upper_objective
+    assert result.details["stopping_loss"] == pytest.approx(again.result.details["stopping_loss"])
+    assert [row["objective"] for row in result.details["path"]] == [step.objective for step in again.path]
+    assert bl.classify(problem(MODEL)).chosen == "hypergradient"
+    with pytest.raises(UsageError, match="patience = 5 would have no effect"):
+        bl.solve(problem(MODEL), "tune", {"patience": 5})
 
 
 def test_wrong_uses_are_named() -> None:

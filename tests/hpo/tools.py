@@ -108,17 +108,22 @@ def validated(task: TuningProblem, x: np.ndarray, start: Any = None) -> tuple[fl
     return oracle.upper(x, answer.y), answer.y
 
 
-def by_refits(task: TuningProblem, x: np.ndarray, step: float = 1e-5) -> np.ndarray:
-    """Central differences of the leader's objective, each from a refit."""
+def some(task: TuningProblem, count: int = 4) -> np.ndarray:
+    """A few entries of the leader's variables, the first and the last among them."""
+    return np.unique(np.linspace(0, task.x0.numel() - 1, count).astype(int))
+
+
+def by_refits(task: TuningProblem, x: np.ndarray, entries: np.ndarray, step: float = 1e-5) -> np.ndarray:
+    """Central differences of the leader's objective by some entries of x, each from a refit."""
     _, near = validated(task, x)
-    slopes = np.zeros(len(x))
-    for k in range(len(x)):
+    slopes = np.zeros(len(entries))
+    for place, k in enumerate(entries):
         ends: list[float] = []
         for sign in (1.0, -1.0):
             moved = x.copy()
             moved[k] += sign * step
             ends.append(validated(task, moved, near)[0])
-        slopes[k] = (ends[0] - ends[1]) / (2.0 * step)
+        slopes[place] = (ends[0] - ends[1]) / (2.0 * step)
     return slopes
 
 

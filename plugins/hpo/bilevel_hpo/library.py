@@ -2,108 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from bilevel_core.errors import UsageError
-from bilevel_hpo.data import Faults, Table, read_csv, shipped
+from bilevel_hpo.data import Faults
 from bilevel_hpo.hyperparameters import Hyperparameter, Scope, index_of
 from bilevel_hpo.linear import HingeModel, LinearModel
 from bilevel_hpo.models import Model
 from bilevel_hpo.other_models import CleaningModel, NetworkModel
-from bilevel_hpo.problem import HeldOut, TuningProblem, fold_of
-from bilevel_hpo.split import split
+from bilevel_hpo.problem import TuningProblem
+from bilevel_hpo.sources import Source, assembled, standard
 
 Regression = Literal["diabetes"]
 Classification = Literal["digits", "iris", "wine", "breast_cancer"]
-
-
-@dataclass(frozen=True)
-class _Source:
-    """The parameters of data and split that all problems share."""
-
-    dataset: str
-    data: Path | None
-    target: str | None
-    drop: tuple[str, ...]
-    faults: Faults
-    test: float
-    validation: float
-    folds: int
-    split_seed: int
-    prior: float
-
-    def table(self, classify: bool) -> Table:
-        if self.data is not None:
-            if self.target is None:
-                raise UsageError("Parameter data=FILE needs target=COLUMN, the column to predict.")
-            return read_csv(self.data, self.target, classify=classify, drop=self.drop, faults=self.faults)
-        if self.target is not None or self.drop:
-            raise UsageError("Parameters target and drop are for a file: give data=FILE, too.")
-        return shipped(self.dataset)
-
-
-def _standard(table: Table) -> Table:
-    """Columns with mean 0 and standard deviation 1, so that one regulariser means the same to each."""
-    return replace(table, inputs=(table.inputs - table.inputs.mean(axis=0)) / table.inputs.std(axis=0))
-
-
-def _problem(
-    name: str,
-    source: _Source,
-    table: Table,
-    make: Callable[[bool, Sequence[str]], Model],
-    compare: bool,
-    spoil: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
-) -> TuningProblem:
-    """Split, scale by rows that are not the test's, and put together.
-
-    Args:
-        name: of the problem.
-        source: data and split.
-        table: the data.
-        make: the model; with one hyperparameter in place of many if its first argument is true; the second has
-            the names of the training rows.
-        compare: whether to report beside it what one hyperparameter reaches.
-        spoil: what to do with the targets of the training rows, given those and the rows' numbers.
-    """
-    classes = len(table.classes)
-    parts = split(
-        table.targets,
-        classes=classes,
-        test=source.test,
-        validation=source.validation,
-        folds=source.folds,
-        seed=source.split_seed,
-    )
-    unit = 1.0 if classes else float(np.std(table.targets[parts.tuning]))
-    targets = table.targets
-    if spoil is not None:
-        targets = targets.copy()
-        train = parts.folds[0][0]
-        targets[train] = spoil(targets[train], train)
-    rows = tuple(f"row {k + 1}" for k in parts.folds[0][0])
-
-    def built(single: bool, beside: TuningProblem | None) -> TuningProblem:
-        model = make(single, rows)
-        tuning, test = parts.tuning, parts.test
-        return TuningProblem(
-            model,
-            [fold_of(model, table.inputs, targets, a, b, unit) for a, b in parts.folds],
-            prior=source.prior,
-            validation_rows=parts.validation_rows,
-            held_out=HeldOut(
-                (table.inputs[tuning], targets[tuning]), (table.inputs[test], table.targets[test]), beside
-            ),
-            notes=table.notes,
-            name=name,
-        )
-
-    return built(False, built(True, None) if compare else None)
 
 
 def ridge(
@@ -117,6 +33,7 @@ def ridge(
     compare: bool = True,
     test: float = 0.25,
     validation: float = 0.25,
+    stopping: float = 0.0,
     folds: int = 1,
     split_seed: int = 0,
     prior: float = 0.0,
@@ -133,19 +50,21 @@ def ridge(
         compare: report what one alpha reaches, too
         test: share of the rows that is held out for the test
         validation: share of the rows for validation, with one fold
+        stopping: share of the rows that say when to stop; 0 for no early stopping
         folds: of cross-validation; 1 for one validation set
         split_seed: of the split
         prior: precision of a normal prior on each log alpha; 0 for none
     """
-    source = _Source(dataset, data, target, drop, faults, test, validation, folds, split_seed, prior)
-    table = _standard(source.table(False))
+    source = Source(dataset, data, target, drop, faults, test, validation, stopping, folds, split_seed, prior)
+    table = source.table(False)
+    table = standard(table, source)
 
     def make(single: bool, rows: Sequence[str]) -> Model:
         index, labels = index_of("single" if single else scope, table.features, ("target",))
         alpha = Hyperparameter("alpha", 1e-3, 1e5, 1.0, index=index, labels=labels)
         return LinearModel("squared", (alpha,))
 
-    return _problem("hpo/ridge", source, table, make, compare and scope != "single")
+    return assembled("hpo/ridge", source, table, make, compare and scope != "single")
 
 
 def elastic_net(
@@ -159,6 +78,7 @@ def elastic_net(
     compare: bool = True,
     test: float = 0.25,
     validation: float = 0.25,
+    stopping: float = 0.0,
     folds: int = 1,
     split_seed: int = 0,
     prior: float = 0.0,
@@ -175,13 +95,15 @@ def elastic_net(
         compare: report what one alpha reaches, too
         test: share of the rows that is held out for the test
         validation: share of the rows for validation, with one fold
+        stopping: share of the rows that say when to stop; 0 for no early stopping
         folds: of cross-validation; 1 for one validation set
         split_seed: of the split
         prior: precision of a normal prior on each log alpha, and on the log odds of r; 0 for none
     """
-    source = _Source(dataset, data, target, drop, faults, test, validation, folds, split_seed, prior)
-    table = _standard(source.table(False))
-    spread = float(np.std(table.targets))
+    source = Source(dataset, data, target, drop, faults, test, validation, stopping, folds, split_seed, prior)
+    table = source.table(False)
+    table = standard(table, source)
+    spread = float(np.std(table.targets[source.parts(table).tuning]))
 
     def make(single: bool, rows: Sequence[str]) -> Model:
         index, labels = index_of("single" if single else scope, table.features, ("target",))
@@ -190,7 +112,7 @@ def elastic_net(
         ratio = Hyperparameter("l1_ratio", 0.01, 0.99, 0.5, "logit")
         return LinearModel("squared", (alpha, ratio), units="mean")
 
-    return _problem("hpo/elastic-net", source, table, make, compare and scope != "single")
+    return assembled("hpo/elastic-net", source, table, make, compare and scope != "single")
 
 
 def logistic(
@@ -205,6 +127,7 @@ def logistic(
     compare: bool = True,
     test: float = 0.25,
     validation: float = 0.25,
+    stopping: float = 0.0,
     folds: int = 1,
     split_seed: int = 0,
     prior: float = 0.0,
@@ -222,20 +145,21 @@ def logistic(
         compare: report what one C reaches, too
         test: share of the rows that is held out for the test
         validation: share of the rows for validation, with one fold
+        stopping: share of the rows that say when to stop; 0 for no early stopping
         folds: of cross-validation; 1 for one validation set
         split_seed: of the split
         prior: precision of a normal prior on each log C; 0 for none
     """
-    source = _Source(dataset, data, target, drop, faults, test, validation, folds, split_seed, prior)
+    source = Source(dataset, data, target, drop, faults, test, validation, stopping, folds, split_seed, prior)
     table = source.table(True)
-    table = replace(table, inputs=table.inputs / 16.0) if table.name == "digits" else _standard(table)
+    table = replace(table, inputs=table.inputs / 16.0) if table.name == "digits" else standard(table, source)
 
     def make(single: bool, rows: Sequence[str]) -> Model:
         index, labels = index_of("single" if single else scope, table.features, table.classes, groups or None)
         c = Hyperparameter("C", 1e-3, 1e2, 1.0, index=index, labels=labels)
         return LinearModel("softmax", (c,), outputs=len(table.classes), units="C")
 
-    return _problem("hpo/logistic", source, table, make, compare and scope != "single")
+    return assembled("hpo/logistic", source, table, make, compare and scope != "single")
 
 
 def svm(
@@ -251,6 +175,7 @@ def svm(
     compare: bool = True,
     test: float = 0.25,
     validation: float = 0.25,
+    stopping: float = 0.0,
     folds: int = 1,
     split_seed: int = 0,
     prior: float = 0.0,
@@ -269,12 +194,14 @@ def svm(
         compare: report what one C reaches, too
         test: share of the rows that is held out for the test
         validation: share of the rows for validation, with one fold
+        stopping: share of the rows that say when to stop; 0 for no early stopping
         folds: of cross-validation; 1 for one validation set
         split_seed: of the split
         prior: precision of a normal prior on each log C; 0 for none
     """
-    source = _Source(dataset, data, target, drop, faults, test, validation, folds, split_seed, prior)
-    table = _standard(source.table(True))
+    source = Source(dataset, data, target, drop, faults, test, validation, stopping, folds, split_seed, prior)
+    table = source.table(True)
+    table = standard(table, source)
     outputs = table.classes if len(table.classes) > 2 else table.classes[1:]
 
     def make(single: bool, rows: Sequence[str]) -> Model:
@@ -283,7 +210,7 @@ def svm(
         kind = LinearModel if loss == "squared-hinge" else HingeModel
         return kind("squared-hinge", (c,), outputs=len(outputs), units="C", intercept="penalised")
 
-    return _problem("hpo/svm", source, table, make, compare and scope != "single")
+    return assembled("hpo/svm", source, table, make, compare and scope != "single")
 
 
 def data_cleaning(
@@ -298,6 +225,7 @@ def data_cleaning(
     compare: bool = True,
     test: float = 0.25,
     validation: float = 0.25,
+    stopping: float = 0.0,
     split_seed: int = 0,
     prior: float = 0.0,
 ) -> TuningProblem:
@@ -314,14 +242,15 @@ def data_cleaning(
         compare: report what equal weights reach, too
         test: share of the rows that is held out for the test
         validation: share of the rows for validation
+        stopping: share of the rows that say when to stop; 0 for no early stopping
         split_seed: of the split and of the wrong labels
         prior: precision of a normal prior on the log odds of each weight; 0 for none
     """
     if not 0.0 <= wrong < 1.0 or not l2 > 0.0:
         raise UsageError(f"Expected wrong in [0, 1) and a positive l2, got wrong={wrong} and l2={l2}.")
-    source = _Source(dataset, data, target, drop, faults, test, validation, 1, split_seed, prior)
+    source = Source(dataset, data, target, drop, faults, test, validation, stopping, 1, split_seed, prior)
     table = source.table(True)
-    table = replace(table, inputs=table.inputs / 16.0) if table.name == "digits" else _standard(table)
+    table = replace(table, inputs=table.inputs / 16.0) if table.name == "digits" else standard(table, source)
     count = len(table.classes)
 
     def spoil(targets: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -335,7 +264,7 @@ def data_cleaning(
         shares = Hyperparameter("weight", 1e-5, 1.0 - 1e-5, 0.5, "logit", index, labels)
         return CleaningModel((shares,), count, l2)
 
-    return _problem("hpo/data-cleaning", source, table, make, compare, spoil if wrong else None)
+    return assembled("hpo/data-cleaning", source, table, make, compare, spoil if wrong else None)
 
 
 def mlp(
@@ -349,6 +278,7 @@ def mlp(
     compare: bool = True,
     test: float = 0.25,
     validation: float = 0.25,
+    stopping: float = 0.0,
     folds: int = 1,
     split_seed: int = 0,
     prior: float = 0.0,
@@ -365,14 +295,16 @@ def mlp(
         compare: report what one weight decay for both layers reaches, too
         test: share of the rows that is held out for the test
         validation: share of the rows for validation, with one fold
+        stopping: share of the rows that say when to stop; 0 for no early stopping
         folds: of cross-validation; 1 for one validation set
         split_seed: of the split
         prior: precision of a normal prior on each log weight decay, and on the log odds of the smoothing; 0 for none
     """
     if hidden < 1:
         raise UsageError(f"Expected at least one hidden unit, got hidden={hidden}.")
-    source = _Source(dataset, data, target, drop, faults, test, validation, folds, split_seed, prior)
-    table = _standard(source.table(True))
+    source = Source(dataset, data, target, drop, faults, test, validation, stopping, folds, split_seed, prior)
+    table = source.table(True)
+    table = standard(table, source)
 
     def make(single: bool, rows: Sequence[str]) -> Model:
         index: Any = np.zeros(2, dtype=int) if single else np.arange(2)
@@ -381,4 +313,4 @@ def mlp(
         smooth = Hyperparameter("label_smoothing", 1e-4, 0.5, 0.05, "logit")
         return NetworkModel((decay, smooth), hidden, len(table.classes))
 
-    return _problem("hpo/mlp", source, table, make, compare)
+    return assembled("hpo/mlp", source, table, make, compare)

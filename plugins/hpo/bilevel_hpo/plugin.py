@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bilevel_core.hooks import hookimpl
-from bilevel_core.plugins.specs import ProblemSpec
+from bilevel_core.plugins.specs import ProblemSpec, SolverSpec
 
 BILEVEL_HOOK_API = 1
 INSTALL = 'pip install "bilevel[hpo]"'
@@ -35,5 +35,26 @@ def bilevel_problems() -> list[ProblemSpec]:
         ),
         _problem(
             "mlp", "mlp", "a small network: weight decay by layer and label smoothing", "classification", "nonconvex"
+        ),
+    ]
+
+
+@hookimpl
+def bilevel_solvers() -> list[SolverSpec]:
+    """What the core has no solver for."""
+    return [
+        SolverSpec(
+            "tune",
+            "bilevel_hpo.solver:Tune",
+            "hyperparameters by descent, with the path in the report and early stopping",
+            install=INSTALL,
+            priority=70,
+        ),
+        SolverSpec(
+            "hyper-local-search",
+            "bilevel_hpo.local_search:HyperLocalSearch",
+            "sampled hyperparameters, and a linear program's joint step from each",
+            install=INSTALL,
+            priority=-5,
         ),
     ]

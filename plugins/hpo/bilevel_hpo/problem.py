@@ -16,6 +16,7 @@ from bilevel_core.oracles import make_oracle
 from bilevel_core.problems.torch import TorchProblem
 from bilevel_core.result import Values
 from bilevel_hpo.models import Model, Rows
+from bilevel_hpo.solver import EARLY, STRUCTURE
 
 NEAR = 0.5
 """Hyperparameters per validation row from which the validation loss says little about other rows."""
@@ -70,12 +71,16 @@ class TuningProblem(TorchProblem):
         prior: precision of the normal prior on each log-hyperparameter, around its start; 0 for none.
         validation_rows: how many different rows the leader sees; by default the sum over the folds.
         held_out: for the figures on test rows; None for none.
+        stopping: rows that say when to stop, one set a fold in the scale of that fold; seen by neither level, and of
+            use to the solver ``tune``. None of them for no early stopping.
         notes: what else the report should say.
         name: of the problem.
 
     Raises:
-        UsageError: no fold, or a negative prior.
+        UsageError: no fold, a negative prior, or stopping rows that do not fit the folds.
     """
+
+    compared = ("validation_loss", "test_loss", "lower_solves")
 
     def __init__(
         self,
@@ -85,6 +90,7 @@ class TuningProblem(TorchProblem):
         prior: float = 0.0,
         validation_rows: int | None = None,
         held_out: HeldOut | None = None,
+        stopping: Sequence[Rows] = (),
         notes: Sequence[str] = (),
         name: str = "tuning",
     ) -> None:
@@ -92,7 +98,12 @@ class TuningProblem(TorchProblem):
             raise UsageError("Tuning needs at least one fold of training and validation rows.")
         if not prior >= 0.0:
             raise UsageError(f"Expected a prior's precision of at least 0, got {prior!r}.")
+        if len(stopping) not in (0, len(folds)):
+            raise UsageError(f"Expected stopping rows for each of {len(folds)} folds, got {len(stopping)}.")
         self.model = model
+        self.stopping = tuple(stopping)
+        self.structure = frozenset({STRUCTURE, EARLY} if stopping else {STRUCTURE})
+        self.quiet = False
         self.folds = tuple(folds)
         self.prior = prior
         self.held_out = held_out
@@ -178,7 +189,12 @@ class TuningProblem(TorchProblem):
         )
 
     def details(self, x: Values, y: Values) -> dict[str, Any]:
-        """Losses on training, validation and test rows, and each hyperparameter with its hypergradient."""
+        """Losses on training, validation, stopping and test rows, and each hyperparameter with its hypergradient.
+
+        Nothing while ``quiet`` is set: in runs whose end is not what is reported.
+        """
+        if self.quiet:
+            return {}
         a, b = self.tensors(x), self.tensors(y)
         scale = self.folds[0].train.unit ** 2
         report: dict[str, Any] = {"loss": self.model.loss_name}
@@ -186,6 +202,9 @@ class TuningProblem(TorchProblem):
         report["validation_loss"] = scale * self.loss_on(a, b, [f.validation for f in self.folds])
         report["training_rows"] = min(len(f.train) for f in self.folds)
         report["validation_rows"] = self.validation_rows
+        if self.stopping:
+            report["stopping_loss"] = scale * self.loss_on(a, b, self.stopping)
+            report["stopping_rows"] = len(self.stopping[0])
         if self.held_out is not None:
             report.update(self._tested(a, b, self.held_out))
         if warning := self.crowded():
@@ -194,6 +213,15 @@ class TuningProblem(TorchProblem):
             report["notes"] = " ".join(self.notes)
         report["hyperparameters"] = self._table(x, y)
         return report
+
+    def losses(self, x: Any, y: Any) -> dict[str, float]:
+        """Losses at a point of a path, in the targets' own units: on validation rows, and on test rows if there are."""
+        scale = self.folds[0].train.unit ** 2
+        found = {"validation_loss": scale * self.loss_on(x, y, [f.validation for f in self.folds])}
+        if self.held_out is not None:
+            others = [f.train.like(*self.held_out.test) for f in self.folds]
+            found["test_loss"] = scale * self.loss_on(x, y, others)
+        return found
 
     def _tested(self, x: Any, y: Any, held: HeldOut) -> dict[str, Any]:
         """Losses on the test rows: of the models as validated, and of one trained on all other rows."""

@@ -16,15 +16,17 @@ class Split:
     Attributes:
         folds: (training rows, validation rows) of each fold; one pair for a hold-out set.
         test: held out from both levels.
+        stopping: seen by neither level either, to say when to stop; none without early stopping.
     """
 
     folds: tuple[tuple[np.ndarray, np.ndarray], ...]
     test: np.ndarray
+    stopping: np.ndarray
 
     @property
     def tuning(self) -> np.ndarray:
         """All rows but those of the test, in order."""
-        return np.unique(np.concatenate([part for fold in self.folds for part in fold]))
+        return np.unique(np.concatenate([self.stopping, *(part for fold in self.folds for part in fold)]))
 
     @property
     def validation_rows(self) -> int:
@@ -38,6 +40,7 @@ def split(
     classes: int = 0,
     test: float = 0.25,
     validation: float = 0.25,
+    stopping: float = 0.0,
     folds: int = 1,
     seed: int = 0,
 ) -> Split:
@@ -48,22 +51,25 @@ def split(
         classes: how many; 0 for numbers.
         test: share of all rows that is held out.
         validation: share of all rows for validation, with one fold.
-        folds: of cross-validation on all rows but those of the test; 1 for one hold-out set.
+        stopping: share of all rows that say when to stop; 0 for none.
+        folds: of cross-validation on all other rows; 1 for one hold-out set.
         seed: of the shuffle.
 
     Raises:
         UsageError: shares or folds that leave a part empty, or a class without a training row.
     """
-    if not (0.0 < test < 1.0 and 0.0 < validation < 1.0 and (folds > 1 or test + validation < 1.0)):
+    shares = test + stopping + (validation if folds == 1 else 0.0)
+    if not (0.0 < test < 1.0 and 0.0 < validation < 1.0 and 0.0 <= stopping < 1.0 and shares < 1.0):
         raise UsageError(
-            f"Expected test and validation as shares of the rows with a sum below 1, got test={test}, "
-            f"validation={validation}."
+            f"Expected test, validation and stopping as shares of the rows with a sum below 1, got test={test}, "
+            f"validation={validation}, stopping={stopping}."
         )
     if folds < 1:
         raise UsageError(f"Expected folds of at least 1, got {folds}.")
     order = _mixed(targets, classes, np.random.default_rng(seed))
     held = max(1, round(test * len(order)))
-    rest = order[held:]
+    aside = max(1, round(stopping * len(order))) if stopping else 0
+    rest = order[held + aside :]
     if folds == 1:
         count = max(1, round(validation * len(order)))
         pairs = ((np.sort(rest[count:]), np.sort(rest[:count])),)
@@ -83,7 +89,7 @@ def split(
                 f"Class number {min(lacking)} has no training row in one of the folds: its rows are too few. Leave the "
                 "class out, or lower folds, test or validation."
             )
-    return Split(pairs, np.sort(order[:held]))
+    return Split(pairs, np.sort(order[:held]), np.sort(order[held : held + aside]))
 
 
 def _mixed(targets: np.ndarray, classes: int, rng: np.random.Generator) -> np.ndarray:

@@ -42,6 +42,8 @@ class TrainingProblem(TorchProblem):
         ModelError: no hyperparameter, two of one name, batches of another form, or a loss that is not one value a row.
     """
 
+    compared = ("validation_loss", "test_loss", "lower_solves")
+
     def __init__(
         self,
         module: torch.nn.Module,
