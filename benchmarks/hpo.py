@@ -20,10 +20,10 @@ import scipy.linalg
 import torch
 
 import bilevel_core as bl
+from bilevel_hpo.descents import SHARED_GAIN, STEEP
 from bilevel_hpo.hyperparameters import Hyperparameter, index_of
 from bilevel_hpo.linear import LinearModel
 from bilevel_hpo.problem import TuningProblem, fold_of
-from bilevel_hpo.tune import SHARED_GAIN, STEEP
 
 GAPS = (1e-1, 1e-2, 1e-3)
 LOW, HIGH = math.log(1e-2), math.log(1e5)

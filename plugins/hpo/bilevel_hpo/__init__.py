@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from bilevel_core.errors import MissingError
 
 if TYPE_CHECKING:
+    from bilevel_hpo.descents import tune as tune
     from bilevel_hpo.knobs import Augmentation as Augmentation
     from bilevel_hpo.knobs import Knob as Knob
     from bilevel_hpo.knobs import LabelSmoothing as LabelSmoothing
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from bilevel_hpo.search import OvertuningWarning as OvertuningWarning
     from bilevel_hpo.training import TrainingProblem as TrainingProblem
     from bilevel_hpo.training import meta_problem as meta_problem
-    from bilevel_hpo.tune import tune as tune
 
 _PLACES = {
     "Augmentation": "knobs",
@@ -38,7 +38,7 @@ _PLACES = {
     "TuningProblem": "problem",
     "WeightDecay": "knobs",
     "meta_problem": "training",
-    "tune": "tune",
+    "tune": "descents",
 }
 
 __all__ = [

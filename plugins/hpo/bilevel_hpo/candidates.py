@@ -13,10 +13,10 @@ from sklearn.pipeline import Pipeline
 
 import bilevel_core as bl
 from bilevel_core.result import Result
+from bilevel_hpo.descents import Step, tune
 from bilevel_hpo.families import Data, TuningError, family_name, model_of, write
 from bilevel_hpo.models import Model, Rows
 from bilevel_hpo.problem import Fold, TuningProblem
-from bilevel_hpo.tune import Step, tune
 
 
 @dataclass(frozen=True, eq=False)

@@ -54,7 +54,7 @@ class Tune(Solver):
 
     def run(self, problem: TuningProblem, context: RunContext) -> Result:
         """See `Solver.run`."""
-        from bilevel_hpo.tune import tune
+        from bilevel_hpo.descents import tune
 
         if self.patience != Tune.patience and not problem.stopping:
             raise UsageError(
