@@ -42,8 +42,8 @@ class Darts(SearchSpace):
     def __post_init__(self) -> None:
         if not 1 <= self.nodes <= 7 or self.cells < 3 or self.channels < 1:
             raise UsageError(
-                f"Expected 1 to 7 nodes, 3 or more cells (one is normal then), 1 or more channels, got {self.nodes}, {self.cells}, "
-                f"{self.channels}."
+                "Expected 1 to 7 nodes, 3 or more cells (one is normal then), 1 or more channels, "
+                f"got {self.nodes}, {self.cells}, {self.channels}."
             )
 
     @property
