@@ -74,7 +74,8 @@ class RunRecord:
                 if old.exists():
                     old.replace(old.with_name(f"previous-{name}"))
             asked = {**request, **self.request}
-            self._write("run.json", {"schema": SCHEMA, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **asked})
+            told = {"schema": SCHEMA, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **asked}
+            self._write("run.json", plain(told))
             self.written = True
 
     def reopen(self) -> None:
@@ -148,7 +149,8 @@ class RunRecord:
         self._write(RESULT, result.to_dict())
 
     def _write(self, name: str, data: Mapping[str, Any]) -> None:
-        text = json.dumps(plain(data), indent=1, allow_nan=False) + "\n"
+        """Write plain data as it is. (`plain` twice would change the names of variables, which are keys by then.)"""
+        text = json.dumps(data, indent=1, allow_nan=False) + "\n"
         write(self.folder / name, text.encode())
 
     def _clean(self) -> None:

@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -15,6 +16,7 @@ import pytest
 
 from bilevel_core.report import details_text
 from bilevel_core.result import Certificate, Claim, Result, Status, Termination, Values, Verdict, plain
+from bilevel_core.run.record import RunRecord, read_result
 
 SCHEMA = json.loads(files("bilevel_core").joinpath("result.schema.json").read_text())
 VERIFIED = Certificate(Verdict.VERIFIED, 0.0, 0.0, 0.0, 4.0, "global", "unique", reason="Fine.")
@@ -200,3 +202,12 @@ def test_tables_are_aligned() -> None:
     table = lines[lines.index("tolls") + 1 :]
     assert len(table) == 3
     assert len({len(line) for line in table}) == 1, "numbers end in one column"
+
+
+def test_a_record_keeps_the_names_of_variables(tmp_path: Path) -> None:
+    """Names such as those of arcs have dashes: what is read back is what was found."""
+    result = Result(Termination.CONVERGED, x=Values({"toll[10-16]": np.array(2.0)}), y=Values({"a-b": np.array([1.0])}))
+    record = RunRecord(tmp_path)
+    record.start({"problem": "p"})
+    record.finish(result)
+    assert read_result(tmp_path) == result

@@ -100,6 +100,30 @@ def test_architectures_are_drawn(space: str, tmp_path: Path) -> None:
         draw_architecture(made, architecture, tmp_path / "cell.txt")
 
 
+def test_a_recorded_run_has_its_architecture(result: Any) -> None:
+    """Every edge of the cell found is named in the figure; what is no search space is not called."""
+    pytest.importorskip("matplotlib", reason="drawing needs matplotlib")
+    from bilevel_core.figures.base import draw
+    from bilevel_core.run.stored import StoredRun
+    from bilevel_nas.architecture_file import space_of
+    from bilevel_nas.picture import edges_of
+
+    def drawn(of: Any) -> Any:
+        return draw(StoredRun(Path("nowhere"), {"name": "p"}, (), of), ["nas/cell"])
+
+    (found,), notes = drawn(result)
+    assert not notes
+    space = space_of(json.loads(result.details["network"]))
+    cells = edges_of(space, space.read(result.details["architecture"]))
+    names = [name for edges in cells.values() for _, _, name, _ in edges]
+    assert names
+    shown = [text.get_text() for axes in found.figure.axes for text in axes.texts]
+    assert sorted(t for t in shown if t and not t.isdigit()) == sorted(names)
+    assert drawn(None) == ([], [])
+    with pytest.raises(UsageError, match="no search space"):
+        space_of({"factory": "os:getcwd", "parameters": {}})
+
+
 def test_files_that_are_no_architectures(result: Any, tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text("{}")

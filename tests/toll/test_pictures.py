@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 
 import bilevel_core as bl
+from bilevel_core.figures.base import draw, picture
+from bilevel_core.result import Values
+from bilevel_core.run.stored import StoredRun, read_run
 from bilevel_toll.congestion.layout import read_nodes, schematic
 from bilevel_toll.congestion.library import braess, sioux_falls
 from bilevel_toll.congestion.sweep import sweep
 from bilevel_toll.congestion.tolls import CongestedTolls
+from bilevel_toll.library import three_regimes
 from bilevel_toll.network import Arc, Network
 
 from .conftest import Call
@@ -117,3 +121,48 @@ def test_faults(cli: Call, arguments: list[str], words: str) -> None:
     done = cli("toll", *arguments)
     assert done.code == 2, done.out
     assert words.lower() in done.err.lower()
+
+
+def map_of(run: StoredRun) -> dict[str, tuple[float, float | None]]:
+    """Width and toll of every arc as drawn, by label; None where grey."""
+    figures, notes = draw(run, ["toll/map"])
+    assert not notes
+    (drawn,) = figures
+    assert picture(drawn.figure, "svg").startswith(b"<?xml")
+    lines = drawn.figure.axes[0].collections[0]
+    tolls = np.ma.masked_invalid(lines.get_array())
+    problem = run.problem()
+    network = problem.traffic.network if isinstance(problem, CongestedTolls) else problem.network
+    rows = zip(network.labels, lines.get_linewidths(), tolls, strict=True)
+    return {k: (float(w), None if np.ma.is_masked(t) else float(t)) for k, w, t in rows}
+
+
+def test_a_pricing_run_has_a_map(tmp_path: Path) -> None:
+    """At the best toll, 4, all stay on the bridge: no arc is wider, and no other has a colour."""
+    pytest.importorskip("matplotlib")
+    problem = three_regimes()
+    result = bl.solve(problem, out=tmp_path / "run")
+    drawn = map_of(read_run(tmp_path / "run", lambda: problem))
+    (row,) = result.details["tolls"]
+    coloured = {k: t for k, (_, t) in drawn.items() if t is not None}
+    assert coloured == {f"{row['from']}-{row['to']}": pytest.approx(row["toll"])}
+    assert drawn[next(iter(coloured))][0] == pytest.approx(max(w for w, _ in drawn.values()))
+    assert len(drawn) > 1
+
+
+def test_a_congested_run_has_a_map(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    problem = CongestedTolls(two_links(1.0, 0.5, 6.0, 0.5, 4.0), ["o-d"], ("revenue",), upper=10.0, step=1.0)
+    result = bl.solve(problem, "sample.grid", out=tmp_path / "run")
+    drawn = map_of(read_run(tmp_path / "run", lambda: problem))
+    assert [t for _, t in drawn.values()] == [pytest.approx(result.details["tolls"][0]["toll"]), None]
+
+
+def test_other_runs_have_no_map() -> None:
+    pytest.importorskip("matplotlib")
+    pointless = bl.Result(bl.Termination.INFEASIBLE, details={"tolls": [{"toll": 1.0}]})
+    point = Values({"t": np.array(1.0)})
+    told = bl.Result(bl.Termination.CONVERGED, x=point, details={"tolls": [{"toll": 1.0}]})
+    silent = bl.Result(bl.Termination.CONVERGED, x=point)
+    for result in (None, pointless, told, silent):
+        assert draw(StoredRun(Path("nowhere"), {"name": "p"}, (), result, object), ["toll/map"]) == ([], [])

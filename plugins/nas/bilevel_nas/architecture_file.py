@@ -120,11 +120,24 @@ def load(path: Path) -> ArchitectureFile:
     if missing:
         raise UsageError(f"{path} lacks {', '.join(missing)}.")
     where = told["space"]
-    factory = load_attribute(where["factory"])
-    parameters = {k: tuple(v) if isinstance(v, list) else v for k, v in where["parameters"].items()}
-    try:
-        space: Any = factory(**parameters)
-    except TypeError as error:
-        raise UsageError(f"{path}: the space {where['factory']} has changed since: {error}") from error
+    space = space_of(where)
     shape = Shape(tuple(where["inputs"]), int(where["classes"])) if "inputs" in where else None
     return ArchitectureFile(space, space.read(told["architecture"]), shape, told["scores"], told)
+
+
+def space_of(where: Mapping[str, Any]) -> SearchSpace:
+    """The space that `describe` wrote down.
+
+    Raises:
+        UsageError: it names no search space, or one that has changed since.
+        MissingError: its module cannot be imported.
+    """
+    factory = load_attribute(where["factory"])
+    if not (isinstance(factory, type) and issubclass(factory, SearchSpace)):
+        raise UsageError(f"{where['factory']} is no search space.")
+    parameters = {k: tuple(v) if isinstance(v, list) else v for k, v in where["parameters"].items()}
+    try:
+        made: Any = factory(**parameters)
+    except TypeError as error:
+        raise UsageError(f"The space {where['factory']} has changed since: {error}") from error
+    return made

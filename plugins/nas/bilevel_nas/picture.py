@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
-from bilevel_core.errors import MissingError, UsageError
+from bilevel_core.errors import UsageError
+from bilevel_core.figures.base import new_figure
+from bilevel_core.run.stored import StoredRun
+from bilevel_nas.architecture_file import space_of
 from bilevel_nas.spaces import Architecture, SearchSpace
 
 COLOURS = ("#7f7f7f", "#1f77b4", "#2ca02c", "#d62728", "#ff7f0e", "#9467bd", "#8c564b", "#e377c2", "#17becf")
@@ -24,32 +28,41 @@ def draw_architecture(space: SearchSpace, architecture: Architecture, path: Path
         MissingError: matplotlib is not installed.
         UsageError: the file cannot be written, or has another ending.
     """
-    try:
-        import matplotlib as mpl
-
-        mpl.use("Agg")
-        from matplotlib import pyplot
-    except ImportError as error:
-        raise MissingError("Drawing needs matplotlib. Install it with: pip install 'bilevel[plot]'") from error
     if path.suffix not in (".png", ".svg", ".pdf"):
         raise UsageError(f"Expected a .png, .svg or .pdf file, got {path.name!r}.")
-    cells = edges_of(space, architecture)
-    plots: Any = pyplot
-    figure, axes = plots.subplots(max(1, len(cells)), 1, figsize=(8, 2.6 * max(1, len(cells))), squeeze=False)
     try:
-        if cells:
-            for axis, (label, edges) in zip(axes[:, 0], cells.items(), strict=True):
-                _cell(axis, label, edges)
-        else:
-            axes[0, 0].axis("off")
-            axes[0, 0].text(0.0, 1.0, "\n".join(space.draw(architecture)), va="top", family="monospace", fontsize=8)
-        figure.suptitle(space.text(architecture), fontsize=8)
-        try:
-            figure.savefig(path, bbox_inches="tight")
-        except OSError as error:
-            raise UsageError(f"{path} cannot be written: {error.strerror or error}.") from error
-    finally:
-        plots.close(figure)
+        figure_of(space, architecture).savefig(path, bbox_inches="tight")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror or error}.") from error
+
+
+def figure_of(space: SearchSpace, architecture: Architecture) -> Any:
+    """The picture as a ``matplotlib.figure.Figure``; see `draw_architecture`.
+
+    Raises:
+        MissingError: matplotlib is not installed.
+    """
+    cells = edges_of(space, architecture)
+    figure, _ = new_figure(8.0, 2.6 * max(1, len(cells)))
+    figure.clear()
+    axes = figure.subplots(max(1, len(cells)), 1, squeeze=False)
+    if cells:
+        for axis, (label, edges) in zip(axes[:, 0], cells.items(), strict=True):
+            _cell(axis, label, edges)
+    else:
+        axes[0, 0].axis("off")
+        axes[0, 0].text(0.0, 1.0, "\n".join(space.draw(architecture)), va="top", family="monospace", fontsize=8)
+    figure.suptitle(space.text(architecture), fontsize=8)
+    return figure
+
+
+def cell(run: StoredRun) -> Any:
+    """The architecture that a recorded run found, for ``bilevel plot`` and ``bilevel report``; None of other runs."""
+    details = {} if run.result is None else run.result.details
+    if not isinstance(details.get("network"), str) or not isinstance(details.get("architecture"), str):
+        return None
+    space = space_of(json.loads(details["network"]))
+    return figure_of(space, space.read(details["architecture"]))
 
 
 def edges_of(space: SearchSpace, architecture: Architecture) -> dict[str, list[tuple[int, int, str, int]]]:

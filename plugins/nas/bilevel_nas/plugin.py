@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bilevel_core.hooks import hookimpl
-from bilevel_core.plugins.specs import CommandSpec, ProblemSpec, SolverSpec
+from bilevel_core.plugins.specs import CommandSpec, FigureSpec, ProblemSpec, SolverSpec
 
 BILEVEL_HOOK_API = 1
 
@@ -54,6 +54,19 @@ def bilevel_solvers() -> list[SolverSpec]:
             "architecture search on one network that holds all: DARTS and its kin, the auxiliary program",
             install=INSTALL,
             priority=20,
+        )
+    ]
+
+
+@hookimpl
+def bilevel_figures() -> list[FigureSpec]:
+    """The architecture found, of recorded runs."""
+    return [
+        FigureSpec(
+            "nas/cell",
+            "bilevel_nas.picture:cell",
+            "the architecture that the search found",
+            install="pip install 'bilevel[plot]'",
         )
     ]
 

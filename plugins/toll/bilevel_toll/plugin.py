@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from bilevel_core.hooks import hookimpl
-from bilevel_core.plugins.specs import CommandSpec, KnownOptimum, LoaderSpec, ProblemSpec, ReformulationSpec, SolverSpec
+from bilevel_core.plugins.specs import (
+    CommandSpec,
+    FigureSpec,
+    KnownOptimum,
+    LoaderSpec,
+    ProblemSpec,
+    ReformulationSpec,
+    SolverSpec,
+)
 
 BILEVEL_HOOK_API = 1
 
@@ -103,6 +111,19 @@ def bilevel_loaders() -> list[LoaderSpec]:
             "bilevel_toll.tntp:load_tntp",
             "network and trip files of the Transportation Networks collection",
             suffixes=(".tntp",),
+        )
+    ]
+
+
+@hookimpl
+def bilevel_figures() -> list[FigureSpec]:
+    """The map of tolls, of recorded runs."""
+    return [
+        FigureSpec(
+            "toll/map",
+            "bilevel_toll.figures:toll_map",
+            "tolls (colour) and flows (width) on the network, in a schematic layout",
+            install="pip install 'bilevel[plot]'",
         )
     ]
 

@@ -10,11 +10,14 @@ import numpy as np
 from bilevel_core.errors import MissingError, UsageError
 from bilevel_toll.congestion.equilibrium import Flows
 from bilevel_toll.congestion.sweep import Sweep
+from bilevel_toll.network import Network
 
 SUFFIXES = (".png", ".svg", ".pdf")
 REVENUE, TIME, BANDS = "#1f5a93", "#b4531f", ("#eef2f6", "#ffffff", "#f6efee")
 WIDEST, BESIDE = 7.0, 0.02
 """Width of the busiest arc in points; how far the two directions lie apart, as a share of the map's size."""
+MOST_NAMES = 60
+"""With more nodes than this a map has no names."""
 
 
 def canvas(path: Path, columns: int, rows: int, size: tuple[float, float]) -> tuple[Any, Any]:
@@ -65,11 +68,44 @@ def draw_map(after: Flows, before: Flows, places: np.ndarray, path: Path, title:
         UsageError, MissingError: see `canvas`.
     """
     figure, axes = canvas(path, 2, 1, (12.0, 6.0))
+    most = max(float(before.flow.max()), float(after.flow.max()))
+    highest = float(after.tolls.max())
+    network, shown = after.traffic.network, None
+    for ax, flows, name in ((axes[0, 0], before, "without tolls"), (axes[0, 1], after, "with tolls")):
+        shown = draw_arcs(ax, network, places, flows.flow, flows.tolls, most, highest)
+        ax.set_title(f"{name}: total time {flows.total_time:.6g}", fontsize=10)
+    if highest > 0.0:
+        figure.colorbar(shown, ax=axes[0, 1], label=scale_text(after.traffic.unit), shrink=0.7)
+    if title:
+        figure.suptitle(title, fontsize=12)
+    save(figure, path)
+
+
+def draw_arcs(
+    ax: Any,
+    network: Network,
+    places: np.ndarray,
+    flow: np.ndarray,
+    tolls: np.ndarray,
+    most: float,
+    highest: float,
+) -> Any:
+    """Arcs on empty axes, as wide as their flow, coloured by toll; grey without one.
+
+    Args:
+        ax: the axes.
+        network: whose arcs.
+        places: of its nodes, shape (nodes, 2).
+        flow, tolls: of all arcs, shape (arcs,).
+        most: the flow that is drawn widest.
+        highest: the toll at the dark end of the colours.
+
+    Returns:
+        The lines, for a colour bar.
+    """
     from matplotlib import colormaps
     from matplotlib.collections import LineCollection
 
-    colours = colormaps["viridis_r"].with_extremes(bad="#c9ced4")
-    network = after.traffic.network
     size = float(np.ptp(places, axis=0).max()) or 1.0
     tails, heads = places[network.tails], places[network.heads]
     way = heads - tails
@@ -77,29 +113,25 @@ def draw_map(after: Flows, before: Flows, places: np.ndarray, path: Path, title:
     # Drive on the right: each direction lies beside the line between the nodes.
     aside = np.stack([way[:, 1], -way[:, 0]], axis=1) / length * BESIDE * size * 0.5
     lines = np.stack([tails + aside, heads + aside], axis=1)
-    most = max(float(before.flow.max()), float(after.flow.max()), 1e-300)
-    highest = float(after.tolls.max())
-    shown: Any = None
-    for ax, flows, name in ((axes[0, 0], before, "without tolls"), (axes[0, 1], after, "with tolls")):
-        widths = 0.3 + WIDEST * flows.flow / most
-        shown = LineCollection(list(lines), linewidths=widths.tolist(), cmap=colours, capstyle="round")
-        shown.set_array(np.where(flows.tolls > 0.0, flows.tolls, np.nan))
-        shown.set_clim(0.0, highest or 1.0)
-        ax.add_collection(shown)
-        ax.plot(places[:, 0], places[:, 1], "o", color="#333333", ms=3, zorder=3)
-        if len(places) <= 60:
-            for node, (x, y) in zip(network.nodes, places, strict=True):
-                ax.annotate(node, (x, y), xytext=(3, 3), textcoords="offset points", fontsize=7)
-        ax.set_title(f"{name}: total time {flows.total_time:.6g}", fontsize=10)
-        ax.set_aspect("equal")
-        ax.margins(0.06)
-        ax.set_axis_off()
-    if highest > 0.0:
-        unit = f" ({after.traffic.unit})" if after.traffic.unit else ""
-        figure.colorbar(shown, ax=axes[0, 1], label=f"toll{unit}; grey: none; width: flow", shrink=0.7)
-    if title:
-        figure.suptitle(title, fontsize=12)
-    save(figure, path)
+    widths = 0.3 + WIDEST * flow / max(most, 1e-300)
+    colours = colormaps["viridis_r"].with_extremes(bad="#c9ced4")
+    shown = LineCollection(list(lines), linewidths=widths.tolist(), cmap=colours, capstyle="round")
+    shown.set_array(np.where(tolls > 0.0, tolls, np.nan))
+    shown.set_clim(0.0, highest or 1.0)
+    ax.add_collection(shown)
+    ax.plot(places[:, 0], places[:, 1], "o", color="#333333", ms=3, zorder=3)
+    if len(places) <= MOST_NAMES:
+        for node, (x, y) in zip(network.nodes, places, strict=True):
+            ax.annotate(node, (x, y), xytext=(3, 3), textcoords="offset points", fontsize=7)
+    ax.set_aspect("equal")
+    ax.margins(0.06)
+    ax.set_axis_off()
+    return shown
+
+
+def scale_text(unit: str) -> str:
+    """What a map's colour bar is called."""
+    return f"toll{f' ({unit})' if unit else ''}; grey: none; width: flow"
 
 
 def draw_sweep(found: Sweep, path: Path, title: str = "") -> None:
