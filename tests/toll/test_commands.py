@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,12 +13,8 @@ from bilevel_toll.curve import response
 from bilevel_toll.library import sioux_falls, three_regimes, toy_a
 from bilevel_toll.picture import draw
 
+from .conftest import Call
 from .test_tntp import NETWORK, TRIPS
-
-
-def bilevel(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "bilevel_cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=folder)
 
 
 def test_regimes() -> None:
@@ -79,23 +74,23 @@ def test_picture_faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         draw(curve, tmp_path / "curve.png")
 
 
-def test_curve_command(tmp_path: Path) -> None:
-    done = bilevel("toll", "curve", "three-regimes", "--out", "curve.svg", "-f", "json", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "wrote curve.svg" in done.stderr
-    told = json.loads(done.stdout)
+def test_curve_command(cli: Call, tmp_path: Path) -> None:
+    done = cli("toll", "curve", "three-regimes", "--out", "curve.svg", "-f", "json")
+    assert done.code == 0, done.err
+    assert "wrote curve.svg" in done.err
+    told = json.loads(done.out)
     assert (told["problem"], told["best_toll"], told["best_revenue"]) == ("toll/three-regimes", 4.0, 16.0)
     assert [r["to_toll"] for r in told["regimes"]] == [4.0, 10.0, None]
     picture = (tmp_path / "curve.svg").read_text()
     assert "<svg" in picture
 
 
-def test_curve_command_as_text_and_from_files(tmp_path: Path) -> None:
+def test_curve_command_as_text_and_from_files(cli: Call, tmp_path: Path) -> None:
     (tmp_path / "small_net.tntp").write_text(NETWORK)
     (tmp_path / "small_trips.tntp").write_text(TRIPS)
-    done = bilevel("toll", "curve", "small_net.tntp", "-p", "tollable=4-9", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
-    lines = [line.split() for line in done.stdout.splitlines()]
+    done = cli("toll", "curve", "small_net.tntp", "-p", "tollable=4-9")
+    assert done.code == 0, done.err
+    lines = [line.split() for line in done.out.splitlines()]
     assert ["best", "revenue", "28"] in lines
     assert ["0", "4", "7", "28"] in lines
 
@@ -111,33 +106,33 @@ def test_curve_command_as_text_and_from_files(tmp_path: Path) -> None:
         (["missing_net.tntp"], "There is no network file"),
     ],
 )
-def test_curve_command_faults(tmp_path: Path, arguments: list[str], words: str) -> None:
-    done = bilevel("toll", "curve", *arguments, folder=tmp_path)
-    assert done.returncode == 2
-    assert words in done.stderr
-    assert done.stdout == ""
+def test_curve_command_faults(cli: Call, arguments: list[str], words: str) -> None:
+    done = cli("toll", "curve", *arguments)
+    assert done.code == 2
+    assert words in done.err
+    assert done.out == ""
 
 
-def test_solve_from_files(tmp_path: Path) -> None:
+def test_solve_from_files(cli: Call, tmp_path: Path) -> None:
     (tmp_path / "small_net.tntp").write_text(NETWORK)
     (tmp_path / "other.tntp").write_text(TRIPS)
     by_name = ["toll/network", "-p", "network=small_net.tntp", "-p", "trips=other.tntp", "-p", "tollable=4-9"]
     by_file = ["small_net.tntp", "-p", "trips=other.tntp", "-p", "tollable=1"]
     for arguments in (by_name, by_file):
-        done = bilevel("solve", *arguments, "-f", "json", folder=tmp_path)
-        assert done.returncode == 0, done.stderr
-        told = json.loads(done.stdout)
+        done = cli("solve", *arguments, "-f", "json")
+        assert done.code == 0, done.err
+        told = json.loads(done.out)
         assert told["status"] == "optimal"
         assert told["details"]["tolls"][0]["from"] in ("1", "4")
         assert told["upper_objective"] == pytest.approx(told["details"]["revenue"])
 
 
-def test_solve_with_faults(tmp_path: Path) -> None:
+def test_solve_with_faults(cli: Call, tmp_path: Path) -> None:
     (tmp_path / "bad_net.tntp").write_text(NETWORK.replace("4 9 100 1 2", "4 9 100 1 two"))
     (tmp_path / "bad_trips.tntp").write_text(TRIPS)
-    done = bilevel("solve", "bad_net.tntp", folder=tmp_path)
-    assert done.returncode == 2
-    assert "bad_net.tntp:9: expected a number for free-flow time, got 'two'" in done.stderr
-    done = bilevel("solve", "toll/network", folder=tmp_path)
-    assert done.returncode == 2
-    assert "needs the parameter network" in done.stderr
+    done = cli("solve", "bad_net.tntp")
+    assert done.code == 2
+    assert "bad_net.tntp:9: expected a number for free-flow time, got 'two'" in done.err
+    done = cli("solve", "toll/network")
+    assert done.code == 2
+    assert "needs the parameter network" in done.err

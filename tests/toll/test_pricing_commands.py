@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import bilevel_core as bl
+from bilevel_toll.commands.price import relative_gap
 from bilevel_toll.pricing_file import read_pricing
 from bilevel_toll.random_grid import random_grid
 
@@ -51,6 +52,33 @@ def test_a_limit_has_its_own_exit_code(cli: Call) -> None:
     done = cli("toll", "price", "sioux-falls", "--time-limit", "0")
     assert done.code == 4
     assert "best found, not proven" in done.out
+
+
+@pytest.mark.parametrize("command", [["price", "sioux-falls"], ["design", "braess", "-p", "arcs=a-b"]])
+def test_an_interrupt_has_its_own_exit_code(cli: Call, monkeypatch: pytest.MonkeyPatch, command: list[str]) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bilevel_toll.solver.sweep_starts", interrupted)
+    monkeypatch.setattr("bilevel_toll.congestion.solver._Search._search", interrupted)
+    done = cli("toll", *command)
+    assert done.code == 130, done.err
+    assert "stopped-by-user" in done.out
+
+
+def test_an_interrupt_before_any_point(cli: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bilevel_toll.solver.TollPricing.run", interrupted)
+    done = cli("toll", "price", "toy-a", "--out", "nothing")
+    assert (done.code, "no-solution" in done.out) == (130, True), done.err
+
+
+def test_no_share_is_said_of_no_revenue() -> None:
+    assert relative_gap(0.0, 5.0) is None
+    assert relative_gap(0.0, 0.0) == 0.0
+    assert relative_gap(10.0, 11.0) == pytest.approx(0.1)
 
 
 def test_design(cli: Call, tmp_path: Path) -> None:

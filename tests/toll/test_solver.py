@@ -45,7 +45,7 @@ def test_general_solver_agrees(make: Any) -> None:
     assert general.upper_objective == pytest.approx(own.upper_objective, abs=1e-6)
 
 
-@pytest.mark.parametrize("seed", [*range(60), 1031])
+@pytest.mark.parametrize("seed", [*range(24), 1031])
 def test_against_brute_force(seed: int) -> None:
     problem = random_problem(seed, no_through=seed % 3 == 0)
     if seed % 4:
@@ -79,7 +79,7 @@ def test_there_are_networks_that_earn_something() -> None:
 @pytest.mark.parametrize(
     ("cost", "trips"), [(1e-7, 1.0), (1e6, 1.0), (1.0, 1e-8), (1.0, 1e9), (1e-6, 1e-6), (1e8, 1e8)]
 )
-@pytest.mark.parametrize("seed", [2, 9, 22])
+@pytest.mark.parametrize("seed", [2, 22])
 def test_units_do_not_matter(seed: int, cost: float, trips: float, backend: str) -> None:
     usual = random_problem(seed)
     old = usual.network

@@ -99,7 +99,7 @@ def read_gmns(folder: Path, *, toll_factor: float | None = None) -> tuple[Networ
             ends.append(node)
         volume = row.amount("volume")
         if volume > 0.0 and ends[0] != ends[1]:
-            demands.append(Demand(ends[0], ends[1], volume))
+            demands.append(Demand(ends[0], ends[1], volume, f"{row.path}:{row.line}"))
     return Network(arcs, nodes), demands
 
 

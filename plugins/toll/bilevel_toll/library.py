@@ -109,7 +109,7 @@ def from_files(
     Args:
         network: the network file
         trips: the trip file; by default X_trips.tntp beside X_net.tntp
-        tollable: tollable arcs as TAIL-HEAD,TAIL-HEAD,..., or how many of the busiest
+        tollable: arcs as TAIL-HEAD,..., type:NAME or a .csv file with a column link; or how many of the busiest
         pairs: only this many pairs, those with the most trips; by default all
 
     Raises:

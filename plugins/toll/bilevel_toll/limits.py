@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bilevel_core.errors import ModelError
-from bilevel_toll.network import Demand, Network
+from bilevel_toll.network import Demand, Network, sourced
 from bilevel_toll.routes import INF, distances
 
 NOTHING = 1e-9
@@ -114,17 +114,17 @@ def find_limits(network: Network, demands: Sequence[Demand], tollable: Sequence[
 
 
 def _check_routes(demands: Sequence[Demand], zero: np.ndarray, free: np.ndarray) -> None:
-    lost = [d.label for d, c in zip(demands, zero, strict=True) if c == INF]
+    lost = [d for d, c in zip(demands, zero, strict=True) if c == INF]
     if lost:
-        raise ModelError(f"There is no route for {_some(lost)}: add arcs, or leave the demand out.")
-    bound = [d.label for d, c in zip(demands, free, strict=True) if c == INF]
+        raise ModelError(f"{sourced(lost[0])}There is no route for {_some(lost)}: add arcs, or leave the demand out.")
+    bound = [d for d, c in zip(demands, free, strict=True) if c == INF]
     if bound:
         raise ModelError(
-            f"{_some(bound)} must use a tollable arc: without a toll-free route the revenue has no bound. Take an arc "
-            "off the tollable ones, or add a route that stands for staying at home."
+            f"{sourced(bound[0])}{_some(bound)} must use a tollable arc: without a toll-free route the revenue has no "
+            "bound. Take an arc off the tollable ones, or add a route that stands for staying at home."
         )
 
 
-def _some(names: Sequence[str], most: int = 5) -> str:
-    text = ", ".join(names[:most])
-    return f"{text} and {len(names) - most} more pairs" if len(names) > most else text
+def _some(demands: Sequence[Demand], most: int = 5) -> str:
+    text = ", ".join(d.label for d in demands[:most])
+    return f"{text} and {len(demands) - most} more pairs" if len(demands) > most else text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -44,11 +44,18 @@ class Arc:
 
 @dataclass(frozen=True)
 class Demand:
-    """Trips from one node to another, per period; all of them take the same decision."""
+    """Trips from one node to another, per period; all of them take the same decision.
+
+    Attributes:
+        origin, destination: names of nodes.
+        trips: how many.
+        source: where they were read, as FILE:LINE, for messages about them; empty for demand that is of no file.
+    """
 
     origin: str
     destination: str
     trips: float
+    source: str = field(default="", compare=False)
 
     @property
     def label(self) -> str:
@@ -203,6 +210,7 @@ def merged(demands: Iterable[Demand], network: Network) -> tuple[Demand, ...]:
         UsageError: a node that is not in the network.
     """
     trips: dict[tuple[str, str], float] = {}
+    sources: dict[tuple[str, str], str] = {}
     for d in demands:
         try:
             network.index(d.origin)
@@ -214,9 +222,15 @@ def merged(demands: Iterable[Demand], network: Network) -> tuple[Demand, ...]:
         if d.trips > 0.0 and d.origin != d.destination:
             pair = (d.origin, d.destination)
             trips[pair] = trips.get(pair, 0.0) + d.trips
+            sources.setdefault(pair, d.source)
     if not trips:
         raise ModelError("There are no trips: every demand is zero, or ends where it starts.")
-    return tuple(Demand(o, d, n) for (o, d), n in trips.items())
+    return tuple(Demand(o, d, n, sources[o, d]) for (o, d), n in trips.items())
+
+
+def sourced(demand: Demand) -> str:
+    """What a message about a demand begins with: ``FILE:LINE: ``, or nothing."""
+    return f"{demand.source}: " if demand.source else ""
 
 
 def largest(demands: Iterable[Demand], pairs: int | None) -> list[Demand]:

@@ -10,12 +10,12 @@ they stand in the READMEs that come with them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bilevel_core.errors import ModelError, UsageError
-from bilevel_toll.network import Arc, Demand, Network, largest
+from bilevel_toll.network import Arc, Demand, Network, largest, sourced
 from bilevel_toll.problem import TollProblem
 from bilevel_toll.tollable import choose
 
@@ -187,7 +187,7 @@ def read_trips(path: Path) -> list[Demand]:
             seen[origin, zone] = number
             total += trips
             if trips > 0.0 and zone != origin:
-                demands.append(Demand(str(origin), str(zone), trips))
+                demands.append(Demand(str(origin), str(zone), trips, f"{file.path}:{number}"))
     _check_total(file, total)
     return demands
 
@@ -232,6 +232,18 @@ def trips_beside(path: Path) -> Path:
     return path.with_name(path.stem.removesuffix("_net") + "_trips" + path.suffix)
 
 
+def check_zones(demands: Sequence[Demand], network: Network, path: Path) -> None:
+    """Every zone with trips is a node of the network that was read from ``path``.
+
+    Raises:
+        ModelError: by the line of the trips: one that no arc touches.
+    """
+    for d in demands:
+        for zone in (d.origin, d.destination):
+            if zone not in network.position:
+                raise ModelError(f"{sourced(d)}zone {zone} has trips, but no arc of {path} touches it.")
+
+
 def load_tntp(
     path: Path, *, trips: Path | None = None, tollable: int | tuple[str, ...] = 5, pairs: int | None = None
 ) -> TollProblem:
@@ -240,7 +252,7 @@ def load_tntp(
     Args:
         path: the network file
         trips: the trip file; by default X_trips.tntp beside X_net.tntp
-        tollable: arcs as TAIL-HEAD,TAIL-HEAD,..., or how many of the busiest
+        tollable: arcs as TAIL-HEAD,..., type:NAME or a .csv file with a column link; or how many of the busiest
         pairs: only this many pairs, those with the most trips; by default all
 
     Raises:
@@ -254,8 +266,6 @@ def load_tntp(
     if trips is None and not other.is_file():
         raise UsageError(f"There are no trips beside the network: expected {str(other)!r}, or give trips=FILE.")
     demands = largest(read_trips(other), pairs)
-    missing = sorted({n for d in demands for n in (d.origin, d.destination) if n not in network.position})
-    if missing:
-        raise ModelError(f"{other}: zone {missing[0]} has trips, but no arc of {path} touches it.")
+    check_zones(demands, network, path)
     name = path.stem.removesuffix("_net")
     return TollProblem(network, demands, choose(network, demands, tollable), name=f"toll/{name}")

@@ -1,14 +1,41 @@
-"""Which arcs are tolled, where the user says only how many."""
+"""Which arcs are tolled, where the user names a type or a file, or says only how many."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from bilevel_core.errors import ModelError, UsageError
 from bilevel_toll.network import Demand, Network
 from bilevel_toll.routes import INF, distances
+from bilevel_toll.tollfile import read_links
+
+TYPE = "type:"
+
+
+def named(network: Network, texts: Sequence[str]) -> list[str]:
+    """Labels of arcs from texts: a label, ``type:NAME`` for all arcs of a type, or a CSV file with a column ``link``.
+
+    Raises:
+        UsageError: no arc has the type; a file that cannot be read, has no such column or no arc, or names one that
+            does not exist, by line.
+    """
+    found: list[str] = []
+    for text in texts:
+        if text.startswith(TYPE):
+            kind = text.removeprefix(TYPE).strip()
+            mine = [label for label, a in zip(network.labels, network.arcs, strict=True) if a.kind == kind]
+            if not mine:
+                kinds = ", ".join(sorted({a.kind for a in network.arcs if a.kind})) or "none"
+                raise UsageError(f"No arc has the type {kind!r}; types are: {kinds}.")
+            found += mine
+        elif text.lower().endswith(".csv"):
+            found += read_links(Path(text), network)
+        else:
+            found.append(text)
+    return found
 
 
 def choose(network: Network, demands: Sequence[Demand], tollable: int | Sequence[str]) -> list[str]:
@@ -19,7 +46,7 @@ def choose(network: Network, demands: Sequence[Demand], tollable: int | Sequence
         ModelError: there are not so many that leave every pair a toll-free route.
     """
     if not isinstance(tollable, int):
-        return list(tollable)
+        return named(network, tollable)
     if tollable < 1:
         raise UsageError(f"Expected at least 1 tollable arc, got {tollable}.")
     chosen = busiest(network, demands, tollable)

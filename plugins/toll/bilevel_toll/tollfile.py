@@ -1,9 +1,10 @@
-"""Tolls in a CSV file: a column ``link`` with arcs as TAIL-HEAD and a column ``toll``; others are passed over."""
+"""Arcs and tolls in a CSV file: columns ``link`` with arcs as TAIL-HEAD, and ``toll``; others are passed over."""
 
 from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,30 +20,9 @@ def read_tolls(path: Path, network: Network) -> np.ndarray:
         UsageError: by file and line: a column that is missing, an arc that does not exist or is given twice, a toll
             that is no number or negative.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise UsageError(f"There is no toll file {str(path)!r}.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"The toll file {str(path)!r} cannot be read: {error}.") from error
-    reader = csv.DictReader(lines)
-    names = [n.strip() for n in reader.fieldnames or []]
-    for column in ("link", "toll"):
-        if column not in names:
-            raise UsageError(f"{path}:1: expected columns link and toll, got {', '.join(names) or 'none'}.")
     tolls = np.zeros(len(network.arcs))
-    seen: dict[str, int] = {}
-    for row in reader:
-        number = reader.line_num
-        label = (row.get("link") or "").strip()
+    for number, arc, row in _rows(path, network, "toll file", ("link", "toll")):
         text = (row.get("toll") or "").strip()
-        try:
-            arc = network.arc_index(label)
-        except UsageError as error:
-            raise UsageError(f"{path}:{number}: {error}") from error
-        if label in seen:
-            raise UsageError(f"{path}:{number}: arc {label} is given twice, first in line {seen[label]}.")
-        seen[label] = number
         try:
             toll = float(text)
         except ValueError:
@@ -51,3 +31,47 @@ def read_tolls(path: Path, network: Network) -> np.ndarray:
             raise UsageError(f"{path}:{number}: expected a toll of at least 0, got {text}.")
         tolls[arc] = toll
     return tolls
+
+
+def read_links(path: Path, network: Network) -> list[str]:
+    """Read which arcs are meant, by their labels in the column ``link``.
+
+    Raises:
+        UsageError: by file and line: no such column, an arc that does not exist or is given twice, no arc at all.
+    """
+    found = [network.labels[arc] for _, arc, _ in _rows(path, network, "file of arcs", ("link",))]
+    if not found:
+        raise UsageError(f"{path}: there are no arcs.")
+    return found
+
+
+def _rows(
+    path: Path, network: Network, what: str, columns: tuple[str, ...]
+) -> Iterator[tuple[int, int, dict[str, str]]]:
+    """Line number, arc and fields of each line."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        raise UsageError(f"There is no {what} {str(path)!r}.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"The {what} {str(path)!r} cannot be read: {error}.") from error
+    reader = csv.DictReader(lines)
+    names = [n.strip() for n in reader.fieldnames or []]
+    reader.fieldnames = names
+    for column in columns:
+        if column not in names:
+            wanted = " and ".join(columns)
+            raise UsageError(
+                f"{path}:1: expected column{'s' * (len(columns) > 1)} {wanted}, got {', '.join(names) or 'none'}."
+            )
+    seen: dict[str, int] = {}
+    for row in reader:
+        number, label = reader.line_num, (row.get("link") or "").strip()
+        try:
+            arc = network.arc_index(label)
+        except UsageError as error:
+            raise UsageError(f"{path}:{number}: {error}") from error
+        if label in seen:
+            raise UsageError(f"{path}:{number}: arc {label} is given twice, first in line {seen[label]}.")
+        seen[label] = number
+        yield number, arc, row

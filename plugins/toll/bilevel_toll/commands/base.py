@@ -52,19 +52,28 @@ def pairs_of(parameters: list[str], flag: str = "-p") -> dict[str, str]:
 
 Options = Annotated[list[str] | None, typer.Option("--option", "-o", metavar="KEY=VALUE", help="Option of the solver.")]
 Folder = Annotated[Path | None, typer.Option(metavar="DIR", help="Write tolls.csv, od.csv and summary.json there.")]
-LIMIT, REFUTED = 4, 5
+FAILED, NO_POINT, LIMIT, NOT_VERIFIED, INTERRUPTED = 1, 3, 4, 5, 130
 
 
 def ended(result: Result) -> None:
-    """Leave with the exit code that the result asks for.
+    """Leave with the exit code that the result asks for, by the rules of `bilevel solve`.
 
     Raises:
-        typer.Exit: a limit was reached (4), or the check refuted the point (5).
+        typer.Exit: interrupted (130), an error (1), no point (3), a point that is not verified (5), a limit (4).
     """
-    if result.certificate is not None and result.certificate.verdict == "refuted":
-        raise typer.Exit(REFUTED)
-    if result.termination in ("time-limit", "iteration-limit"):
-        raise typer.Exit(LIMIT)
+    code = 0
+    if result.termination == "stopped-by-user":
+        code = INTERRUPTED
+    elif result.termination == "error":
+        code = FAILED
+    elif not result.has_point:
+        code = NO_POINT
+    elif result.certificate is not None and result.certificate.verdict != "verified":
+        code = NOT_VERIFIED
+    elif result.termination in ("time-limit", "iteration-limit"):
+        code = LIMIT
+    if code:
+        raise typer.Exit(code)
 
 
 def find(reference: str, given: dict[str, str]) -> TollProblem:

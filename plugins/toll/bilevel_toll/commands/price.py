@@ -36,14 +36,15 @@ def price(
         found, solver="toll-pricing", options=pairs_of(option or [], "-o"), time_limit=time_limit, seed=seed
     )
     details = dict(result.details)
-    objective, bound = float(np.asarray(result.upper_objective)), result.bound
+    objective = float(np.asarray(result.upper_objective)) if result.has_point else None
+    bound = result.bound
     figures: dict[str, Any] = {
         "problem": found.name,
         "status": result.status.value,
         "answer": "proven optimal" if result.status == "optimal" else "best found, not proven",
         "objective": objective,
         "bound": bound,
-        "relative_gap": None if bound is None else (bound - objective) / max(abs(objective), 1e-300),
+        "relative_gap": relative_gap(objective, bound),
         "termination": result.termination.value,
         "check": None if result.certificate is None else result.certificate.verdict.value,
         "regret": None if result.certificate is None else result.certificate.lower_gap,
@@ -52,7 +53,7 @@ def price(
     if result.message:
         figures["message"] = result.message
     tolls, payers = details.get("tolls", []), details.get("payers", [])
-    if out is not None:
+    if out is not None and result.has_point:
         from bilevel_toll.congestion.tables import PAIRS, TOLLS, write_tables
 
         labels = [found.network.labels[a] for a in found.tollable]
@@ -106,6 +107,15 @@ def check(
         figures["unit"] = found.unit
     told = figures | ({"shifts": shifts} if form is Listing.JSON else {})
     echo(told, form, ["", "all tolls changed by a share", *table(shifts)])
+
+
+def relative_gap(objective: float | None, bound: float | None) -> float | None:
+    """How far the bound is from the objective, as a share of it; None where one is missing or no share can be said."""
+    if objective is None or bound is None:
+        return None
+    if bound == objective:
+        return 0.0
+    return (bound - objective) / abs(objective) if objective else None
 
 
 def _finite(figures: dict[str, Any]) -> dict[str, Any]:

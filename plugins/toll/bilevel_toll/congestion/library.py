@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bilevel_core.errors import ModelError, UsageError, unknown
+from bilevel_core.errors import UsageError, unknown
 from bilevel_core.run.options import read as read_options
 from bilevel_toll.congestion.design import NetworkDesign
 from bilevel_toll.congestion.objectives import Units
@@ -20,7 +20,8 @@ from bilevel_toll.congestion.traffic import Traffic, UserClass
 from bilevel_toll.gmns import read_gmns
 from bilevel_toll.library import sioux_falls_demands, sioux_falls_network
 from bilevel_toll.network import Arc, Demand, Network, largest
-from bilevel_toll.tntp import read_network, read_trips, trips_beside
+from bilevel_toll.tntp import check_zones, read_network, read_trips, trips_beside
+from bilevel_toll.tollable import named
 
 SIOUX_FALLS_B, SIOUX_FALLS_POWER = 0.15, 4.0
 
@@ -125,13 +126,12 @@ def load_traffic(
         if trips is None and not other.is_file():
             raise UsageError(f"There are no trips beside the network: expected {str(other)!r}, or give trips=FILE.")
         read = read_trips(other)
-        missing = sorted({n for d in read for n in (d.origin, d.destination) if n not in network.position})
-        if missing:
-            raise ModelError(f"{other}: zone {missing[0]} has trips, but no arc of {path} touches it.")
-    demands = [Demand(d.origin, d.destination, d.trips * demand_factor) for d in largest(read, pairs)]
+        check_zones(read, network, path)
+    demands = [replace(d, trips=d.trips * demand_factor) for d in largest(read, pairs)]
     fixed = np.array([distance_factor * (a.length or 0.0) + (toll_factor or 0.0) * a.toll for a in network.arcs])
     name = path.stem.removesuffix("_net")
-    return Traffic(network, demands, user_classes(classes), fixed=fixed, name=name)
+    unit = "minutes" if path.is_dir() else ""  # TNTP files do not say theirs
+    return Traffic(network, demands, user_classes(classes), fixed=fixed, name=name, unit=unit)
 
 
 def congested_tolls(
@@ -159,11 +159,13 @@ def congested_tolls(
     Args:
         network: a network with traffic (sioux-falls, braess) or a .tntp file or GMNS folder
         objective: time, revenue, welfare or emissions; several, with commas, for a Pareto front
-        arcs: tollable arcs as TAIL-HEAD,...; how many of those on which users cost each other the most; or all
+        arcs: tollable arcs as TAIL-HEAD,..., type:NAME or a .csv file with a column link; how many of those on which
+            users cost each other the most; or all
         cordon: nodes: the arcs that enter them get one toll in common; arcs is then left out
         equal: one toll for all arcs
         lower: least toll
-        upper: highest toll; by default the largest marginal-cost toll of these arcs without tolls
+        upper: highest toll; by default the largest marginal-cost toll of these arcs without tolls, for revenue the
+            toll at which nobody is left on them
         step: tolls are multiples of this; 0 for any
         minutes: a unit of time, for emissions
         kilometres: a unit of length, for emissions
@@ -209,7 +211,8 @@ def network_design(
     Args:
         network: a network with traffic (sioux-falls, braess) or a .tntp file or GMNS folder
         objective: time or welfare
-        arcs: roads to widen as TAIL-HEAD,...; how many of those on which users cost each other the most; or all
+        arcs: roads to widen as TAIL-HEAD,..., type:NAME or a .csv file with a column link; how many of those on which
+            users cost each other the most; or all
         price: of a unit of capacity, in units of the objective
         upper: most capacity added to an arc; by default as much as the largest has
         power: of added capacity in the cost
@@ -233,12 +236,12 @@ def network_design(
 
 
 def chosen_arcs(traffic: Traffic, arcs: tuple[str, ...]) -> list[str]:
-    """Labels of arcs from texts: labels as they are, one number for how many of the worst, ``all``."""
+    """Labels of arcs from texts: see `bilevel_toll.tollable.named`; one number for how many of the worst, ``all``."""
     if arcs == ("all",):
         return list(traffic.network.labels)
     if len(arcs) == 1 and arcs[0].isdigit():
         return worst_arcs(traffic, int(arcs[0]))
-    return list(arcs)
+    return named(traffic.network, arcs)
 
 
 def _traffic(

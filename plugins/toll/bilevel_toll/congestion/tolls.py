@@ -14,7 +14,7 @@ from bilevel_toll.congestion.equilibrium import Flows, user_equilibrium
 from bilevel_toll.congestion.objectives import Aim, Units, evaluate
 from bilevel_toll.congestion.problem import TrafficProblem, tidy
 from bilevel_toll.congestion.sensitivity import adjoint
-from bilevel_toll.congestion.traffic import Traffic
+from bilevel_toll.congestion.traffic import Traffic, UserClass
 from bilevel_toll.network import Network
 
 
@@ -30,13 +30,15 @@ class CongestedTolls(TrafficProblem):
             mapping gives groups their names.
         aims: ``time``, ``revenue``, ``welfare``, ``emissions``; several for a Pareto front.
         lower, upper: bounds of all tolls in money; the default upper bound is the largest marginal-cost toll at the
-            equilibrium without tolls, among the arcs in question.
+            equilibrium without tolls, among the arcs in question; with revenue among the aims at least the toll from
+            which nobody drives there if it is asked on all of them.
         step: tolls are multiples of this; 0 for any toll.
         units: for emissions.
         name: shown in results.
 
     Raises:
-        ModelError: no arc, one in two groups, bounds that leave nothing or are negative.
+        ModelError: no arc, one in two groups, bounds that leave nothing or are negative; revenue without an upper
+            bound, where a pair must use one of the arcs.
         UsageError: an arc that does not exist.
     """
 
@@ -58,7 +60,7 @@ class CongestedTolls(TrafficProblem):
         self.matrix = np.zeros((len(network.arcs), len(self.groups)))
         for k, arcs in enumerate(self.groups):
             self.matrix[list(arcs), k] = 1.0
-        most = upper if upper is not None else self._most(traffic)
+        most = upper if upper is not None else self._most(traffic, "revenue" in aims)
         if not (math.isfinite(lower) and math.isfinite(most) and 0.0 <= lower < most):
             raise ModelError(f"Expected bounds 0 <= lower < upper for the tolls, got {lower:g} and {most:g}.")
         if not (math.isfinite(step) and step >= 0.0) or step > most:
@@ -66,11 +68,12 @@ class CongestedTolls(TrafficProblem):
         self.lower, self.upper = lower, most
         super().__init__(traffic, self._variables(), aims, units, name)
 
-    def _most(self, traffic: Traffic) -> float:
+    def _most(self, traffic: Traffic, revenue: bool) -> float:
         flows = user_equilibrium(traffic)
         worth = float(traffic.values_of_time.max())
         external = traffic.roads.external(flows.flow)[self.matrix.any(axis=1)]
-        return worth * max(float(external.max()), 1e-6 * float(flows.cost.max()))
+        most = worth * max(float(external.max()), 1e-6 * float(flows.cost.max()))
+        return max(most, leaving_toll(traffic, np.flatnonzero(self.matrix.any(axis=1)))) if revenue else most
 
     def _variables(self) -> list[Variable]:
         if not self.step:
@@ -129,6 +132,55 @@ class CongestedTolls(TrafficProblem):
                 for a in arcs
             ]
         }
+
+
+def leaving_toll(traffic: Traffic, arcs: np.ndarray) -> float:
+    """A toll in money that leaves nobody on the arcs, if all of them have it.
+
+    With the arcs closed, pair k has an equilibrium cost C_k; no route over arc a = (i, j) costs it less than
+    d(o, i) + c_a + d(j, d) on empty roads, so none is cheaper than C_k once the toll is the largest difference.
+
+    Args:
+        traffic: roads and trips.
+        arcs: numbers of the arcs.
+
+    Raises:
+        ModelError: a pair has no route without the arcs.
+    """
+    network = traffic.network
+    open_arcs = np.setdiff1d(np.arange(len(network.arcs)), arcs)
+    own = [
+        UserClass(c.name, c.value_of_time, demands=tuple(d for m, d in traffic.demands if m == k))
+        for k, c in enumerate(traffic.classes)
+    ]
+    try:
+        closed_roads = Network(
+            [network.arcs[a] for a in open_arcs], network.nodes, [network.nodes[v] for v in sorted(network.no_through)]
+        )
+        closed = Traffic(closed_roads, (), own, fixed=traffic.fixed[open_arcs])
+    except ModelError as error:
+        raise ModelError(
+            f"Without the tollable arcs: {error} Revenue has no bound then: give an upper bound for the tolls "
+            "(upper=), or take arcs off the tollable ones."
+        ) from error
+    cost = user_equilibrium(closed).cost
+    empty = traffic.roads.free + traffic.fixed
+    trees = traffic.graph.trees(empty, traffic.origins)
+    # Nodes that are not passed through have two numbers, one to end at and one to start from.
+    tails, heads = network.tails[arcs], network.heads[arcs]
+    from_tails, from_heads = (
+        np.array([traffic.graph.start(int(v)) for v in nodes], dtype=np.int64) for nodes in (tails, heads)
+    )
+    onward = traffic.graph.trees(empty, from_heads)
+    most = 0.0
+    for k, worth in enumerate(traffic.values_of_time[traffic.user_class]):
+        there = trees.distance[traffic.origin_row[k]]
+        through = np.minimum(there[tails], there[from_tails]) + empty[arcs]
+        # A head that is the pair's end is reached already.
+        rest = np.where(heads == traffic.ends[k], 0.0, onward.distance[:, traffic.ends[k]])
+        least = float((through + rest).min())
+        most = max(most, float(worth) * (float(cost[k]) - least))
+    return most
 
 
 def _groups(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bilevel_core.errors import ModelError
 from bilevel_toll.congestion.graph import Graph
 from bilevel_toll.congestion.roads import Roads
-from bilevel_toll.network import Demand, Network, merged
+from bilevel_toll.network import Demand, Network, merged, sourced
 
 
 @dataclass(frozen=True)
@@ -95,10 +95,14 @@ class Traffic:
     def _check_routes(self) -> None:
         trees = self.graph.trees(self.roads.free + self.fixed, self.origins)
         reach = trees.distance[self.origin_row, self.ends]
-        lost = list(dict.fromkeys(d.label for (_, d), c in zip(self.demands, reach, strict=True) if math.isinf(c)))
-        if lost:
+        without = [d for (_, d), c in zip(self.demands, reach, strict=True) if math.isinf(c)]
+        if without:
+            lost = list(dict.fromkeys(d.label for d in without))
             more = f" and {len(lost) - 5} more pairs" if len(lost) > 5 else ""
-            raise ModelError(f"There is no route for {', '.join(lost[:5])}{more}: add arcs, or leave the demand out.")
+            raise ModelError(
+                f"{sourced(without[0])}There is no route for {', '.join(lost[:5])}{more}: add arcs, or leave the "
+                "demand out."
+            )
 
 
 def _own(user: UserClass, common: tuple[Demand, ...]) -> tuple[Demand, ...]:
@@ -106,7 +110,7 @@ def _own(user: UserClass, common: tuple[Demand, ...]) -> tuple[Demand, ...]:
         return user.demands
     if user.share == 1.0:
         return common
-    return tuple(Demand(d.origin, d.destination, d.trips * user.share) for d in common)
+    return tuple(replace(d, trips=d.trips * user.share) for d in common)
 
 
 def _check(classes: Sequence[UserClass]) -> None:
