@@ -26,6 +26,10 @@ def _no_options() -> dict[str, Any]:
     return {}
 
 
+LEAST_EPSILON = 1e-6
+"""SCIP's feasibility tolerance: points nearer to a jump than this count as beyond it, and a search would not end."""
+
+
 @dataclass(frozen=True)
 class BranchAndCut(Solver):
     """Branch and cut over the high-point relaxation.
@@ -59,8 +63,11 @@ class BranchAndCut(Solver):
             raise UsageError(f"Expected a gap in [0, 1), got {self.gap!r}.")
         if self.max_nodes is not None and self.max_nodes < 1:
             raise UsageError(f"Expected max_nodes >= 1, got {self.max_nodes}.")
-        if self.epsilon is not None and not 0.0 < self.epsilon < float("inf"):
-            raise UsageError(f"Expected a positive number for epsilon, got {self.epsilon!r}.")
+        if self.epsilon is not None and not LEAST_EPSILON <= self.epsilon < float("inf"):
+            raise UsageError(
+                f"Expected a number of at least {LEAST_EPSILON:g} for epsilon, got {self.epsilon!r}: the search's own "
+                "tolerances cannot tell shorter distances from none."
+            )
         if self.epsilon is not None and self.response == "pessimistic":
             raise UsageError("response=pessimistic needs integer linking variables: leave epsilon out.")
 

@@ -171,7 +171,7 @@ def continuous_x() -> BilevelProgram:
 def test_an_infimum_that_is_not_attained_is_refused_and_approached_on_request() -> None:
     with pytest.raises(bl.RefusedError, match=r"\(x\) are continuous.*infimum need not be attained.*epsilon"):
         bl.solve(problem(continuous_x()), solver="branch-and-cut")
-    for epsilon in (1e-1, 1e-3):
+    for epsilon in (1e-1, 1e-3, 1e-6):
         result = bl.solve(problem(continuous_x()), solver="branch-and-cut", options={"epsilon": epsilon})
         assert result.upper_objective == pytest.approx(-1.0 + epsilon, abs=1e-5)
         assert result.status == "feasible"
@@ -186,6 +186,12 @@ def verdict(m: Any, **options: Any) -> Any:
     solver = BranchAndCut(**options)
     found = solver.accepts(derive_traits(p))
     return solver.refuses(p) or found if isinstance(found, Accepted) else found
+
+
+@pytest.mark.parametrize("epsilon", [-1.0, 0.0, 1e-7])
+def test_distances_below_the_tolerances_are_refused(epsilon: float) -> None:
+    with pytest.raises(bl.UsageError, match=r"at least 1e-06 for epsilon"):
+        bl.solve(problem(continuous_x()), solver="branch-and-cut", options={"epsilon": epsilon})
 
 
 def test_quadratic_terms_are_for_the_global_solver() -> None:
