@@ -185,6 +185,54 @@ def compare(
     raise typer.Exit(run_all(request))
 
 
+@app.command(cls=OrderedCommand, short_help="Run solvers on all problems of SUITE whose optimum is known.")
+def bench(
+    ctx: typer.Context,
+    suite: Annotated[
+        str,
+        typer.Argument(
+            metavar="SUITE",
+            help="A family (classic, trap, smd, ...), a pattern of names, a tag, or all.",
+            show_default=False,
+        ),
+    ],
+    solver: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--solver",
+            "-s",
+            help="Solver to run; repeatable. The -o that follow it are its own.  [default: auto]",
+            autocompletion=complete.solver,
+        ),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", "-o", metavar="KEY=VALUE", help="Option of the solver before it; repeatable."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.  [default: 0]")] = None,
+    time_limit: Annotated[float, typer.Option(metavar="SECONDS", help="Seconds for each run.")] = 60.0,
+    device: AsDevice = None,
+    executor: AsExecutor = None,
+    progress: AsProgress = None,
+    form: AsListing = Listing.TEXT,
+) -> None:
+    """Run solvers on all problems of SUITE whose optimum is known; print each run, and how many each gets right."""
+    from bilevel_cli.bench import Bench
+    from bilevel_cli.bench import bench as run_all
+    from bilevel_cli.compare import Entry, entries_of
+    from bilevel_cli.settings import load
+
+    flags = {
+        "seed": seed,
+        "time_limit": time_limit,
+        "device": device,
+        "executor": executor,
+        "progress": "none" if progress is None else progress.value,
+    }
+    entries = entries_of(ctx.meta[ORDER]) if ctx.meta[ORDER] else (Entry("auto"),)
+    raise typer.Exit(run_all(Bench(suite, entries, form is Listing.JSON, load(flags))))
+
+
 @app.command(short_help="Go on with a run from its checkpoint.")
 def resume(
     run: Annotated[

@@ -62,6 +62,11 @@ class Outcome:
         return str(self.results[0].options.get("response", asked)) if self.results else asked
 
     @property
+    def interrupted(self) -> bool:
+        """Whether the user ended it before there was a result."""
+        return isinstance(self.error, _InterruptedError)
+
+    @property
     def exit(self) -> Exit:
         """What `bilevel solve` would have returned, of the first run."""
         if self.error is not None:
@@ -90,6 +95,11 @@ class Comparison:
     as_json: bool
     settings: Settings
     plot: Path | None = None
+
+    @staticmethod
+    def maximises(problem: Problem) -> bool:
+        """Whether the leader of a problem maximises."""
+        return _maximises(problem)
 
 
 def entries_of(order: Sequence[tuple[str, str]]) -> tuple[Entry, ...]:
@@ -141,10 +151,8 @@ def compare(request: Comparison) -> Exit:
     outcomes: list[Outcome] = []
     interrupted = False
     for entry in request.entries:
-        outcomes.append(_run(entry, request, problem))
-        interrupted = isinstance(outcomes[-1].error, _InterruptedError) or any(
-            exit_of(r) is Exit.INTERRUPTED for r in outcomes[-1].results
-        )
+        outcomes.append(run_entry(entry, request, problem))
+        interrupted = outcomes[-1].interrupted or any(exit_of(r) is Exit.INTERRUPTED for r in outcomes[-1].results)
         if interrupted:
             break
     if request.plot is not None:
@@ -166,7 +174,8 @@ class _InterruptedError(Exception):
     """Stands for an interruption that came before there was a result."""
 
 
-def _run(entry: Entry, request: Comparison, problem: Problem) -> Outcome:
+def run_entry(entry: Entry, request: Comparison, problem: Problem) -> Outcome:
+    """Run one solver, once for each seed. Errors and interruptions are part of the outcome."""
     from bilevel_core.api import solve
 
     s = request.settings
