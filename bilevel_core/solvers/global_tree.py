@@ -32,7 +32,7 @@ ROUNDS = 12
 """Most relaxations of one box before it is divided."""
 PROGRESS = 0.1
 """A box is divided when a round closes less than this share of its gap."""
-COARSE = 0.03
+COARSE = 0.3
 """A relaxation is solved up to this share of the gap that is open."""
 EVERY = 1.0
 """Seconds between reports from within a solve."""

