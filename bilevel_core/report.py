@@ -79,7 +79,7 @@ def table(rows: Sequence[Mapping[str, Any]], indent: str = "  ", limit: int = SH
     if not rows:
         return []
     names = list(rows[0])
-    cells = [[_cell(row.get(n)) for n in names] for row in rows[:limit]]
+    cells = [[cell(row.get(n)) for n in names] for row in rows[:limit]]
     right = [all(isinstance(row.get(n), int | float) or row.get(n) is None for row in rows) for n in names]
     heads = [n.replace("_", " ") for n in names]
     widths = [max(len(heads[k]), *(len(c[k]) for c in cells)) for k in range(len(names))]
@@ -104,9 +104,9 @@ def details_text(details: Mapping[str, Any]) -> list[str]:
             lines += ["", title, *table(cast("list[Mapping[str, Any]]", value))]
         elif isinstance(value, Mapping):
             inner = cast("Mapping[str, Any]", value)
-            lines += ["", title, *aligned([(k.replace("_", " "), _cell(v)) for k, v in inner.items()])]
+            lines += ["", title, *aligned([(k.replace("_", " "), cell(v)) for k, v in inner.items()])]
         else:
-            scalars.append((title, _cell(value)))
+            scalars.append((title, cell(value)))
     return (["", *aligned(scalars, indent="")] if scalars else []) + lines
 
 
@@ -169,7 +169,8 @@ def _array(array: np.ndarray) -> str:
     return f"{shape} values from {low} to {high}, {nonzero} of them not zero"
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
+    """A value of a table or of the options as short text."""
     value = plain(value)
     if value is None:
         return "-"
@@ -178,5 +179,7 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return number(value)
     if isinstance(value, list):
-        return ", ".join(_cell(v) for v in cast("list[Any]", value))
+        return ", ".join(cell(v) for v in cast("list[Any]", value)) or "none"
+    if isinstance(value, dict):
+        return ", ".join(f"{k}: {cell(v)}" for k, v in cast("dict[str, Any]", value).items()) or "none"
     return str(value)

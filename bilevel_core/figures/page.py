@@ -11,8 +11,8 @@ from typing import Any, cast
 import numpy as np
 
 from bilevel_core.figures.base import Drawn, picture
-from bilevel_core.report import meaning, number
-from bilevel_core.result import Certificate, Result, Status, Values, plain
+from bilevel_core.report import cell, meaning, number
+from bilevel_core.result import Certificate, Result, Status, Values
 from bilevel_core.run.stored import StoredRun
 
 SHOWN_ROWS = 200
@@ -200,7 +200,7 @@ def _events(run: StoredRun) -> str:
         if event.get("event") == "iteration":
             continue
         rest = {k: v for k, v in event.items() if k not in ("event", "time", "message")}
-        text = ", ".join(f"{k.replace('_', ' ')} {_cell(v)}" for k, v in rest.items() if v is not None)
+        text = ", ".join(f"{k.replace('_', ' ')} {cell(v)}" for k, v in rest.items() if v is not None)
         told = str(event.get("message", ""))
         rows.append(
             {"seconds": event.get("time"), "event": event.get("event"), "": ", ".join(filter(None, (told, text)))}
@@ -229,7 +229,7 @@ def _section(title: str, parts: Sequence[str]) -> str:
 
 
 def _facts(facts: Mapping[str, Any]) -> str:
-    shown = [(name, _cell(value)) for name, value in facts.items() if value is not None and value != ""]
+    shown = [(name, cell(value)) for name, value in facts.items() if value is not None and value != ""]
     if not shown:
         return ""
     return "<dl>" + "".join(f"<dt>{_text(n)}</dt><dd>{_text(v)}</dd>" for n, v in shown) + "</dl>"
@@ -241,26 +241,11 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     kinds = [' class="number"' if r else "" for r in right]
     head = "".join(f"<th{k}>{_text(n.replace('_', ' '))}</th>" for n, k in zip(names, kinds, strict=True))
     body = "".join(
-        "<tr>" + "".join(f"<td{k}>{_text(_cell(row.get(n)))}</td>" for n, k in zip(names, kinds, strict=True)) + "</tr>"
+        "<tr>" + "".join(f"<td{k}>{_text(cell(row.get(n)))}</td>" for n, k in zip(names, kinds, strict=True)) + "</tr>"
         for row in rows[:SHOWN_ROWS]
     )
     more = f'<p class="soft">and {len(rows) - SHOWN_ROWS} more rows (result.json)</p>' if len(rows) > SHOWN_ROWS else ""
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{more}'
-
-
-def _cell(value: Any) -> str:
-    value = plain(value)
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return number(value)
-    if isinstance(value, list):
-        return ", ".join(_cell(v) for v in cast("list[Any]", value)) or "none"
-    if isinstance(value, dict):
-        return ", ".join(f"{k}: {_cell(v)}" for k, v in cast("dict[str, Any]", value).items()) or "none"
-    return str(value)
 
 
 def _text(value: Any) -> str:

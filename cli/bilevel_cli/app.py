@@ -19,6 +19,8 @@ from bilevel_cli.arguments import (
     AsProblem,
     AsProgress,
     AsRun,
+    AsSolvers,
+    AsTheirOptions,
     Listing,
 )
 from bilevel_cli.exits import Exit
@@ -140,19 +142,8 @@ def solve(
 def compare(
     ctx: typer.Context,
     problem: AsProblem,
-    solver: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--solver",
-            "-s",
-            help="Solver to run; repeatable. The -o that follow it are its own.",
-            autocompletion=complete.solver,
-        ),
-    ] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option("--option", "-o", metavar="KEY=VALUE", help="Option of the solver before it; repeatable."),
-    ] = None,
+    solver: AsSolvers = None,
+    option: AsTheirOptions = None,
     parameter: AsParameters = None,
     seeds: Annotated[int, typer.Option(metavar="N", help="Runs of each solver, with seeds that follow --seed.")] = 1,
     seed: Annotated[int | None, typer.Option(help="The first seed.  [default: 0]")] = None,
@@ -196,19 +187,8 @@ def bench(
             show_default=False,
         ),
     ],
-    solver: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--solver",
-            "-s",
-            help="Solver to run; repeatable. The -o that follow it are its own.  [default: auto]",
-            autocompletion=complete.solver,
-        ),
-    ] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option("--option", "-o", metavar="KEY=VALUE", help="Option of the solver before it; repeatable."),
-    ] = None,
+    solver: AsSolvers = None,
+    option: AsTheirOptions = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.  [default: 0]")] = None,
     time_limit: Annotated[float, typer.Option(metavar="SECONDS", help="Seconds for each run.")] = 60.0,
     device: AsDevice = None,
@@ -216,7 +196,10 @@ def bench(
     progress: AsProgress = None,
     form: AsListing = Listing.TEXT,
 ) -> None:
-    """Run solvers on all problems of SUITE whose optimum is known; print each run, and how many each gets right."""
+    """Run solvers on all problems of SUITE whose optimum is known; print each run, and how many each gets right.
+
+    Without -s: the one that `bilevel solve` would choose.
+    """
     from bilevel_cli.bench import Bench
     from bilevel_cli.bench import bench as run_all
     from bilevel_cli.compare import Entry, entries_of

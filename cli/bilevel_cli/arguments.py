@@ -42,6 +42,19 @@ AsParameters = Annotated[
     list[str] | None,
     typer.Option("--parameter", "-p", metavar="KEY=VALUE", help="Parameter of the problem; repeatable."),
 ]
+AsSolvers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--solver",
+        "-s",
+        help="Solver to run; repeatable. The -o that follow it are its own.",
+        autocompletion=complete.solver,
+    ),
+]
+AsTheirOptions = Annotated[
+    list[str] | None,
+    typer.Option("--option", "-o", metavar="KEY=VALUE", help="Option of the solver before it; repeatable."),
+]
 AsDevice = Annotated[str | None, typer.Option(help="auto, cpu, or a torch device.  [default: auto]")]
 AsExecutor = Annotated[
     str | None,

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from bilevel_cli.compare import Comparison, Entry, Outcome, run_entry
+from bilevel_cli.compare import Comparison, Entry, Outcome, maximises, run_entry
 from bilevel_cli.exits import Exit, exit_of
 from bilevel_cli.output import echo, echo_json, echo_warnings
 from bilevel_cli.reference import find_problem
@@ -142,7 +142,7 @@ def _rows(request: Bench, problems: dict[str, KnownOptimum]) -> Iterator[Row | N
             if outcome.interrupted or any(exit_of(r) is Exit.INTERRUPTED for r in outcome.results):
                 yield None
                 return
-            yield _judged(name, known, outcome, maximise=asked.maximises(problem))
+            yield _judged(name, known, outcome, maximise=maximises(problem))
 
 
 def _judged(name: str, known: KnownOptimum, outcome: Outcome, *, maximise: bool) -> Row:

@@ -96,11 +96,6 @@ class Comparison:
     settings: Settings
     plot: Path | None = None
 
-    @staticmethod
-    def maximises(problem: Problem) -> bool:
-        """Whether the leader of a problem maximises."""
-        return _maximises(problem)
-
 
 def entries_of(order: Sequence[tuple[str, str]]) -> tuple[Entry, ...]:
     """Give each option to the solver before it.
@@ -165,7 +160,7 @@ def compare(request: Comparison) -> Exit:
     echo_warnings()
     if interrupted:
         return Exit.INTERRUPTED
-    if _contradictions(outcomes, maximise=_maximises(problem)):
+    if _contradictions(outcomes, maximise=maximises(problem)):
         return Exit.NOT_VERIFIED
     return Exit.OK if any(o.verified for o in outcomes) else outcomes[0].exit
 
@@ -210,7 +205,8 @@ def _known(request: Comparison) -> float | None:
     return spec.known.upper_objective if spec and spec.known and not request.parameters else None
 
 
-def _maximises(problem: Problem) -> bool:
+def maximises(problem: Problem) -> bool:
+    """Whether the leader of a problem maximises."""
     return isinstance(problem, AlgebraicProblem) and problem.program().leader.maximise
 
 
@@ -280,7 +276,7 @@ def _spread(values: Sequence[float]) -> float | None:
 
 
 def _document(request: Comparison, problem: Problem, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    maximise = _maximises(problem)
+    maximise = maximises(problem)
     best = _best(outcomes, maximise=maximise)
     return {
         "schema": SCHEMA,
@@ -320,7 +316,7 @@ HEADINGS = ("solver", "options", "objective", "bound", "status", "claim", "verdi
 def _text(request: Comparison, problem: Problem, outcomes: Sequence[Outcome]) -> list[str]:
     from bilevel_core.report import number
 
-    maximise = _maximises(problem)
+    maximise = maximises(problem)
     best = _best(outcomes, maximise=maximise)
     contradictions = _contradictions(outcomes, maximise=maximise)
     rows = [

@@ -28,7 +28,6 @@ class Run:
         late: problems on which its search is not over within the seconds given here. What it returns must be true; the
             optimum is not asked for, since whether it has come up by then depends on the machine.
         limit: seconds for each run, far more than any takes; None for the test's own.
-        ended: the same for single problems, where the optimum comes early and the search for a proof goes on.
         one_start: problems without local traps, where more starts than one only take time.
         only: the problems that it is run on here; None for all that it accepts, but for the large collections.
     """
@@ -42,7 +41,6 @@ class Run:
     late: frozenset[str] = frozenset()
     sampling: bool = False
     limit: float | None = None
-    ended: dict[str, float] = field(default_factory=dict[str, float])
     one_start: frozenset[str] = frozenset()
     only: frozenset[str] | None = None
     starts: dict[str, int] | None = None

@@ -111,8 +111,6 @@ def limit_for(solver: str, name: str) -> float | None:
     column = SOLVERS[solver]
     if column.sampling or column.limit is not None:
         return column.limit
-    if name in column.ended:
-        return column.ended[name]
     if not in_tables(name):
         return TIME_LIMIT
     return TABLES_LIMIT if solver == "kkt" else PLENTY
@@ -150,7 +148,7 @@ def test_every_registered_solver_is_in_the_table() -> None:
 def test_misses_are_of_problems_that_are_run() -> None:
     """A name in the list of misses that is misspelt, or refused by now, would go unnoticed."""
     for solver, column in SOLVERS.items():
-        listed = [*column.misses, *column.refuted, *column.late, *column.ended, *column.one_start, *(column.only or ())]
+        listed = [*column.misses, *column.refuted, *column.late, *column.one_start, *(column.only or ())]
         listed += column.starts or () if COLLECTIONS else ()
         assert [n for n in listed if n not in LIBRARY or not accepted(solver, n)] == []
         assert [n for n in sorted(column.benchmarked) if n not in LIBRARY or not takes(solver, n)] == []
