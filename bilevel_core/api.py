@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import os
 import platform
 import time
@@ -202,17 +203,17 @@ def verify(
     """
     problem = as_problem(problem)
     _check_time_limit(time_limit)
-    claim, response = Claim.NONE, "optimistic"
+    claim, response, gap = Claim.NONE, "optimistic", 0.0
     if isinstance(x, Result):
         if y is not None:
             raise UsageError("A result brings its own y: leave the third argument out.")
         if not x.has_point:
             raise UsageError(f"The result holds no point to check: it ended {x.termination}.")
-        response = str(x.options.get("response", "optimistic"))
+        response, gap = str(x.options.get("response", "optimistic")), _claimed_gap(x)
         x, y, claim = x.x, x.y, x.claim
     if y is None:
         raise UsageError("Expected y, the followers' values by name, as third argument.")
-    return _certificate(problem, x, y, claim, None, response, time_limit)
+    return _certificate(problem, x, y, claim, None, response, time_limit, gap)
 
 
 def classify(problem: Any) -> Classification:
@@ -314,11 +315,20 @@ def _with_check(problem: Problem, result: Result, context: RunContext, *, verify
             if context.time_limit is not None
             else max(CHECK_LIMIT, context.elapsed)
         )
-        certificate = _certificate(problem, result.x, result.y, result.claim, context, response, limit)
+        certificate = _certificate(
+            problem, result.x, result.y, result.claim, context, response, limit, _claimed_gap(result)
+        )
     except KeyboardInterrupt:
         certificate = Certificate(Verdict.UNVERIFIABLE, reason="The check was interrupted.")
         result = dataclasses.replace(result, termination=Termination.STOPPED_BY_USER)
     return dataclasses.replace(result, certificate=certificate)
+
+
+def _claimed_gap(result: Result) -> float:
+    """How far from optimal a result's point may be by the bound that comes with it."""
+    if result.bound is None or result.upper_objective is None or not math.isfinite(result.bound):
+        return 0.0
+    return abs(result.upper_objective - result.bound)
 
 
 def _certificate(
@@ -329,11 +339,12 @@ def _certificate(
     context: RunContext | None,
     response: str,
     time_limit: float | None,
+    gap: float = 0.0,
 ) -> Certificate:
     if isinstance(problem, AlgebraicProblem):
         run = None if context is None else context.map
         point = problem.vector(x, y)
-        certificate = check(problem, point, claim=claim, run=run, response=response, time_limit=time_limit)
+        certificate = check(problem, point, claim=claim, gap=gap, run=run, response=response, time_limit=time_limit)
     elif isinstance(problem, DifferentiableProblem):
         certificate = _differentiable_certificate(problem, x, y, time_limit)
     elif isinstance(problem, NestedProblem):

@@ -55,6 +55,7 @@ def check(
     values: np.ndarray,
     *,
     claim: Claim = Claim.NONE,
+    gap: float = 0.0,
     tolerances: Tolerances | None = None,
     run: Map | None = None,
     response: str = "optimistic",
@@ -66,6 +67,8 @@ def check(
         problem: the problem.
         values: the point.
         claim: what its finder says of it; a claim ``global`` is refuted also by a better answer at the same x.
+        gap: how far from the optimal value the leader's objective may still be by that claim: by no more than this can
+            an answer at the same x be better without contradicting it.
         tolerances: what counts as zero.
         run: maps a function over tasks, possibly in parallel; in order, here, by default.
         response: ``optimistic``, or ``pessimistic``: then the point must hold the optimal answer that is worst for the
@@ -110,7 +113,7 @@ def check(
     moved = point.moved() if known["response"] == "unique" and not program.is_game else ""
     if moved:
         return _refuted(moved, known)
-    return weigh_worst(point, known) if response == "pessimistic" else weigh(point, claim, known)
+    return weigh_worst(point, known) if response == "pessimistic" else weigh(point, claim, gap, known)
 
 
 def _tasks(problem: AlgebraicProblem, values: np.ndarray, deadline: Deadline) -> list[Task]:

@@ -72,8 +72,8 @@ class Point:
         )
 
 
-def weigh(point: Point, claim: Claim, known: dict[str, Any]) -> Certificate:
-    """The verdict on an optimistic point."""
+def weigh(point: Point, claim: Claim, gap: float, known: dict[str, Any]) -> Certificate:
+    """The verdict on an optimistic point, which by the claim is at most ``gap`` from optimal."""
     program = point.problem.program()
     leader, here, allowed = program.leader, point.here, point.allowed
     if program.is_game:
@@ -102,7 +102,7 @@ def weigh(point: Point, claim: Claim, known: dict[str, Any]) -> Certificate:
     better = leader.in_users_sense(best.shown)
     known["better_response"] = better
     what = "Another optimal answer" if not unique else "Another valid multiplier"
-    if claim is Claim.GLOBAL:
+    if claim is Claim.GLOBAL and best.shown < here - max(allowed, gap):
         return _refuted(f"{what} of the follower at this x gives the leader {better:.6g}", known)
     return Certificate(
         Verdict.VERIFIED, reason=f"{_FINE} {what} at this x would give the leader {better:.6g}.", **known

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -14,7 +15,7 @@ import bilevel_core as bl
 from bilevel_core.problems.base import as_problem
 from bilevel_core.program import Function, Program, Row, Variable
 from bilevel_core.program import expression as ex
-from bilevel_core.result import Claim
+from bilevel_core.result import Claim, Values
 from bilevel_core.verification import check
 from bilevel_core.verification.uniqueness import is_only_answer
 
@@ -225,3 +226,25 @@ def test_the_limit_holds_for_the_whole_check() -> None:
     assert "within the check's 0 s" in c.reason
     with pytest.raises(bl.UsageError, match="time limit"):
         bl.verify(m, {"x": 9.0}, {"y": 9.0}, time_limit=-1.0)
+
+
+def test_a_better_answer_within_the_claimed_gap_does_not_contradict_the_claim() -> None:
+    """Of the answers -1 and 1, which tie, the leader is better off with the first, by 0.02."""
+    problem = pyomo_model(lambda x, y: -(y**2) + 0 * x, lambda x, y: x + 0.01 * y, (-1, 1))
+    point = problem.vector({"x": 0.5}, {"y": 1.0})
+    assert check(problem, point, claim=Claim.GLOBAL).verdict == "refuted"
+    assert check(problem, point, claim=Claim.GLOBAL, gap=0.01).verdict == "refuted"
+    near = check(problem, point, claim=Claim.GLOBAL, gap=0.03)
+    assert near.verdict == "verified"
+    assert near.better_response == pytest.approx(0.49, abs=1e-5)
+    assert "would give the leader 0.49" in near.reason
+
+
+def test_the_gap_of_a_result_is_that_to_its_bound() -> None:
+    problem = pyomo_model(lambda x, y: -(y**2) + 0 * x, lambda x, y: x + 0.01 * y, (-1, 1))
+    found = bl.solve(problem, solver="global")
+    worse = dataclasses.replace(
+        found, x=Values(x=np.array(0.5)), y=Values({"follower.y": np.array(1.0)}), upper_objective=0.51
+    )
+    assert bl.verify(problem, dataclasses.replace(worse, bound=0.5)).verdict == "refuted"
+    assert bl.verify(problem, dataclasses.replace(worse, bound=0.45)).verdict == "verified"
