@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from bilevel_core.program import BilevelProgram, Program, Row
+from bilevel_core.reductions.fritz_john import FritzJohn
 from bilevel_core.reductions.value_function import Answer, ValueFunction
 from bilevel_core.solvers.global_answers import SHARES, answers_at, inner_program
 from bilevel_core.solvers.global_followers import AUXILIARY_SECONDS, CutShortError, Followers, Optimal, clipped
@@ -35,6 +36,7 @@ class Optimistic:
         self.absolute, self.relative = absolute, relative
         self.followers = followers
         self.answers: list[Answer] = []
+        self.conditions = FritzJohn(program)
         self._tried: set[bytes] = set()
 
     @property
@@ -47,9 +49,15 @@ class Optimistic:
         """See `Side.solves`."""
         return self.followers.solves
 
-    def relaxation(self, box: Mapping[int, tuple[float, float]]) -> Program:
+    @property
+    def has_conditions(self) -> bool:
+        """See `Side.has_conditions`."""
+        return bool(self.conditions.systems)
+
+    def relaxation(self, box: Mapping[int, tuple[float, float]], *, conditions: bool) -> Program:
         """See `Side.relaxation`."""
-        return ValueFunction(self.answers, box).apply(self.program)
+        relaxed = ValueFunction(self.answers, box).apply(self.program)
+        return self.conditions.added_to(relaxed) if conditions else relaxed
 
     def look(self, point: np.ndarray, value: float, tolerance: float) -> Seen:
         """See `Side.look`."""

@@ -45,9 +45,15 @@ class Pessimistic:
         """See `Side.solves`."""
         return self.followers.solves
 
-    def relaxation(self, box: Mapping[int, tuple[float, float]]) -> Program:
+    @property
+    def has_conditions(self) -> bool:
+        """See `Side.has_conditions`."""
+        return self._optimistic.has_conditions
+
+    def relaxation(self, box: Mapping[int, tuple[float, float]], *, conditions: bool) -> Program:
         """See `Side.relaxation`."""
-        return WorstCase(self._optimistic.answers, self.threats, box).apply(self.program)
+        relaxed = WorstCase(self._optimistic.answers, self.threats, box).apply(self.program)
+        return self._optimistic.conditions.added_to(relaxed) if conditions else relaxed
 
     def look(self, point: np.ndarray, value: float, tolerance: float) -> Seen:
         """See `Side.look`. Its value is the worst over nearly optimal answers; the point holds an optimal one."""

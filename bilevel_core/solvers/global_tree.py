@@ -38,6 +38,12 @@ EVERY = 1.0
 """Seconds between reports from within a solve."""
 NODE_SECONDS = 30.0
 """A relaxation that is not solved by then gives the bound that it has, and its box is divided."""
+TRIAL = 2000
+"""Nodes that a relaxation with optimality conditions may take; also what may be spent at first on those that are not
+solved by then.
+"""
+RENEWED = 0.25
+"""What may be spent on them grows by so many nodes for each that other relaxations take."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +66,15 @@ class Seen:
 class Side(Protocol):
     """What is different between an optimistic and a pessimistic leader."""
 
-    def relaxation(self, box: Mapping[int, tuple[float, float]]) -> Program:
-        """The relaxation within a box, with all cuts found so far; the problem's columns come first."""
+    @property
+    def has_conditions(self) -> bool:
+        """Whether there are followers' optimality conditions to sharpen relaxations with."""
+        ...
+
+    def relaxation(self, box: Mapping[int, tuple[float, float]], *, conditions: bool) -> Program:
+        """The relaxation within a box, with all cuts found so far, and the followers' necessary optimality conditions
+        if these are asked for; the problem's columns come first.
+        """
         ...
 
     def look(self, point: np.ndarray, value: float, tolerance: float) -> Seen:
@@ -85,11 +98,14 @@ class Side(Protocol):
 
 @dataclass(order=True)
 class Node:
-    """A box, and the bound that is proven for it."""
+    """A box, the bound that is proven for it, and whether its relaxations come with optimality conditions: those of
+    the box that it was a part of closed more of the gap with them.
+    """
 
     bound: float
     number: int
     box: Box = field(compare=False)
+    conditions: bool = field(default=False, compare=False)
 
 
 class Tree:
@@ -129,6 +145,7 @@ class Tree:
         self.relaxations = 0
         self.nodes = 0
         self.limited = False
+        self._trial = float(TRIAL) if side.has_conditions else 0.0
         self.troubles: list[str] = []
         self._told = 0.0
         self._heap: list[Node] = []
@@ -157,7 +174,7 @@ class Tree:
 
     def run(self) -> None:
         """Search until the bound meets the incumbent, the boxes are used up, or something stops it."""
-        self._push(-math.inf, self._root)
+        self._push(-math.inf, self._root, conditions=False)
         while self._heap and not self._stop():
             node = heapq.heappop(self._heap)
             self._current = node
@@ -184,36 +201,42 @@ class Tree:
         self.limited = self.relaxations >= self.max_relaxations
         return self.limited
 
-    def _push(self, bound: float, box: Box) -> None:
-        heapq.heappush(self._heap, Node(bound, next(self._numbers), box))
+    def _push(self, bound: float, box: Box, *, conditions: bool) -> None:
+        heapq.heappush(self._heap, Node(bound, next(self._numbers), box, conditions))
 
     def _work(self, node: Node) -> None:
-        """Relax, examine and cut until the box is done with or cuts stall; then divide it."""
+        """Relax, examine and cut until the box is done with or cuts stall; then divide it.
+
+        Optimality conditions make a relaxation tighter and harder to solve, and which of it counts for more depends on
+        the problem: after a first round they are tried for so many nodes, and kept where they close more of the gap.
+        """
         point: np.ndarray | None = None
-        nearly = slow = False
-        for _ in range(ROUNDS):
+        nearly = slow = tried = False
+        for turn in range(ROUNDS):
             if self._stop():
-                self._push(node.bound, node.box)
+                self._push(node.bound, node.box, conditions=node.conditions)
                 return
             before = node.bound
-            point, value = self._relax(node)
+            trial = turn > 0 and not (tried or node.conditions) and self._trial > 0.0
+            tried |= trial
+            conditions = trial or node.conditions
+            point, value, done = self._relax(node, conditions=conditions)
             self._report("iteration")
-            if node.bound >= self.value - self.tolerance:
-                self._settle(node.bound)
-                return
-            if point is None:
-                break
-            seen = self._look(point, value)
-            if seen.point is not None:
-                self.offer(seen.point, seen.value)
-            if node.bound >= self.value - self.tolerance:
-                self._settle(node.bound)
-                return
-            nearly = seen.nearly
-            if not seen.cut:
-                break
             stalls = self._stalls(node, before)
-            if stalls and slow:
+            if conditions:
+                node.conditions = done and not (trial and stalls)
+            seen = Seen(cut=False)
+            if point is not None and node.bound < self.value - self.tolerance:
+                seen = self._look(point, value)
+                if seen.point is not None:
+                    self.offer(seen.point, seen.value)
+                nearly = seen.nearly
+            if node.bound >= self.value - self.tolerance:
+                self._settle(node.bound)
+                return
+            if conditions and not node.conditions:
+                continue  # without them, then
+            if not seen.cut or (stalls and slow):
                 break
             slow = stalls
         self._divide(node, point, NEARLY if nearly else NARROW)
@@ -234,9 +257,13 @@ class Tree:
                 self.troubles.append(str(error))
             return Seen(cut=False)
 
-    def _relax(self, node: Node) -> tuple[np.ndarray | None, float]:
-        """Solve a box's relaxation; raise its bound."""
-        program = self.side.relaxation(node.box)
+    def _relax(self, node: Node, *, conditions: bool) -> tuple[np.ndarray | None, float, bool]:
+        """Solve a box's relaxation; raise its bound.
+
+        Returns:
+            A point, its value, and whether the solve came to its end within the nodes that optimality conditions get.
+        """
+        program = self.side.relaxation(node.box, conditions=conditions)
         cutoff = self.value - 0.5 * self.tolerance
         if math.isfinite(cutoff):
             program = replace(program, rows=(*program.rows, Row("cutoff", program.objective, upper=cutoff)))
@@ -246,28 +273,34 @@ class Tree:
         def progress(objective: float | None, bound: float | None, nodes: int) -> bool:
             return self.pulse() or (bound is not None and bound >= self.value - self.tolerance)
 
+        options: dict[str, float] = {"numerics/feastol": tight_feastol(program), "limits/absgap": self._wanted(node)}
+        if conditions:
+            options["limits/nodes"] = TRIAL if node.conditions else max(1, int(self._trial))
         settings = SolveSettings(
             time_limit=NODE_SECONDS if left is None else min(left, NODE_SECONDS),
             seed=self.context.seed,
             gap=0.1 * self.relative,
-            options={"numerics/feastol": tight_feastol(program), "limits/absgap": self._wanted(node)},
+            options=options,
             progress=progress,
         )
         try:
             found = Scip().solve(program, settings)
         except BackendError as error:
             self.troubles.append(str(error))
-            return None, math.nan
+            return None, math.nan, False
         self.nodes += found.nodes
+        done = found.status not in (SolveStatus.OTHER_LIMIT, SolveStatus.TIME_LIMIT)
+        if self.side.has_conditions:
+            self._trial += 0.0 if conditions and done else -found.nodes if conditions else RENEWED * found.nodes
         if found.status is SolveStatus.INFEASIBLE:
             node.bound = max(node.bound, cutoff)
-            return None, math.inf
+            return None, math.inf, done
         told = self.context.stopped or found.bound >= self.value - self.tolerance
         if found.status is SolveStatus.INTERRUPTED and not told:
             raise KeyboardInterrupt
         if math.isfinite(found.bound):
             node.bound = max(node.bound, found.bound)
-        return None if found.values is None else found.values[: len(self.columns)], found.objective
+        return None if found.values is None else found.values[: len(self.columns)], found.objective, done
 
     def _wanted(self, node: Node) -> float:
         """How exactly a relaxation is solved: a part of what is open, but never more exactly than the end needs."""
@@ -290,7 +323,7 @@ class Tree:
             sides = ((low, at), (at, high))
         for side in sides:
             if side[0] <= side[1]:
-                self._push(node.bound, {**node.box, i: side})
+                self._push(node.bound, {**node.box, i: side}, conditions=node.conditions)
 
     def _width(self, box: Box, i: int) -> float:
         low, high = box[i]
