@@ -28,7 +28,8 @@ from bilevel_core.program import (
     linear,
     total,
 )
-from bilevel_core.reductions.value_function import defined_over
+from bilevel_core.program import expression as ex
+from bilevel_core.reductions.value_function import undefined_parts
 from bilevel_core.traits.interval import Box, function_range
 
 RANK = 1e-9
@@ -120,9 +121,26 @@ def _slopes(f: Function, own: tuple[int, ...], box: Box) -> dict[int, Function] 
                 out[i] = f.partial(i)
             except ValueError:  # abs()
                 return None
-            if not (defined_over(f, box) and defined_over(out[i], box)):
+            if not _as_defined(out[i], f, box):
                 return None
     return out
+
+
+def _as_defined(slope: Function, f: Function, box: Box) -> bool:
+    """Whether a derivative is certain to exist wherever the function does: a quotient has its poles in common with its
+    derivatives, a root has a value where it has no slope.
+    """
+    bad = undefined_parts(slope, box)
+    if not bad:
+        return True
+    nodes = () if f.nonlinear is None else tuple(ex.walk(f.nonlinear))
+    poles = {n.base for n in nodes if isinstance(n, ex.Power) and _negative(n)}
+    poles |= {n.argument for n in nodes if isinstance(n, ex.Call) and n.function == "log"}
+    return all(isinstance(n, ex.Power) and _negative(n) and n.base in poles for n in bad)
+
+
+def _negative(power: ex.Power) -> bool:
+    return isinstance(power.exponent, ex.Constant) and power.exponent.value < 0.0
 
 
 def _constraints(

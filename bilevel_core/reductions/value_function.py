@@ -196,9 +196,12 @@ class Cuts:
 
 def defined_over(f: Function, box: Box) -> bool:
     """Whether a function is certain to have a value everywhere in a box: backends take an undefined row as violated."""
-    if f.nonlinear is None:
-        return True
-    return all(_defined(node, box) for node in ex.walk(f.nonlinear))
+    return not undefined_parts(f, box)
+
+
+def undefined_parts(f: Function, box: Box) -> list[ex.Expression]:
+    """The operations in a function that may have no value, though their arguments have, somewhere in a box."""
+    return [] if f.nonlinear is None else [node for node in ex.walk(f.nonlinear) if not _defined(node, box)]
 
 
 def _defined(node: ex.Expression, box: Box) -> bool:

@@ -24,8 +24,9 @@ SCHEMA = "bilevel.bench/1"
 AGREEMENT = 1e-4
 """A value counts as the known optimum within this, relative to the larger of 1 and its size."""
 OUTCOMES = ("right", "missed", "wrong", "refused", "failed")
-"""``missed``: no point, or one that is not the optimum, and not called optimal; ``wrong``: called optimal and not the
-known optimum, or a wrong reason why there is none; ``failed``: ended with an error.
+"""``missed``: no point, or one that is not the optimum and not said to be; ``wrong``: called optimal though the known
+optimum is not between the point and the bound that came with it, or a wrong reason why there is none; ``failed``: ended
+with an error.
 """
 
 
@@ -165,8 +166,11 @@ def _outcome(result: Result, known: KnownOptimum, *, maximise: bool) -> str:
     gain = value - best if maximise else best - value
     if abs(gain) <= slack:
         return "right"
-    verified = result.certificate is not None and result.certificate.verdict is Verdict.VERIFIED
-    return "wrong" if result.status is Status.OPTIMAL or (gain > slack and verified) else "missed"
+    if gain > slack:
+        verified = result.certificate is not None and result.certificate.verdict is Verdict.VERIFIED
+        return "wrong" if result.status is Status.OPTIMAL or verified else "missed"
+    claimed = 0.0 if result.bound is None else abs(value - result.bound)
+    return "wrong" if result.status is Status.OPTIMAL and -gain > claimed + slack else "missed"
 
 
 def _settled(result: Result) -> bool:

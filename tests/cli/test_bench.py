@@ -81,4 +81,12 @@ def test_outcomes(maximise: bool, known: float | None, value: float, status: str
     claim = bl.Claim.GLOBAL if status == "optimal" else bl.Claim.FEASIBLE
     told = replace(result, upper_objective=value, claim=claim)
     assert told.status == status
-    assert _outcome(told, bl.KnownOptimum(known, "made up"), maximise=maximise) == outcome
+    assert _outcome(replace(told, bound=None), bl.KnownOptimum(known, "made up"), maximise=maximise) == outcome
+
+
+@pytest.mark.parametrize(("bound", "outcome"), [(5.9, "wrong"), (5.0, "missed"), (4.5, "missed")])
+def test_an_optimum_between_the_point_and_its_bound_is_missed_and_no_error(bound: float, outcome: str) -> None:
+    result = bl.solve(get_registry().problems["classic/bard-511"].load()())
+    told = replace(result, upper_objective=6.0, claim=bl.Claim.GLOBAL, bound=bound)
+    assert told.status == "optimal"
+    assert _outcome(told, bl.KnownOptimum(5.0, "made up"), maximise=False) == outcome

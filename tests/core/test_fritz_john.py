@@ -139,14 +139,21 @@ def test_integers_are_taken_as_given() -> None:
     assert not allowed(program, at(program, x=0.0, y=0.25, z=1.0))
 
 
+def test_a_pole_has_no_answers_whose_slopes_could_be_missing() -> None:
+    """(1 + y) / (2 - y) grows all over [-2, 2)."""
+    program = program_of(model(lambda x, y, z: x, lambda x, y, z: (1 + y) / (2 - y) + z**2, bounds=(-2, 2)))
+    assert allowed(program, at(program, x=0.0, y=-2.0, z=0.0))
+    assert not allowed(program, at(program, x=0.0, y=0.0, z=0.0))
+
+
 @pytest.mark.parametrize(
     ("lower", "bounds"),
     [
         (lambda x, y, z: abs(y - x) + z, (-1, 1)),
         (lambda x, y, z: -pyo.sqrt(y) + z, (0, 1)),
-        (lambda x, y, z: z / (y + 1), (-1, 1)),
+        (lambda x, y, z: (y - x) ** 1.5 + z, (-1, 1)),
     ],
-    ids=["kink", "infinite slope", "pole"],
+    ids=["kink", "infinite slope", "root of what may be negative"],
 )
 def test_followers_without_derivatives_somewhere_have_none(lower: Any, bounds: tuple[float, float]) -> None:
     program = program_of(model(lambda x, y, z: x, lower, bounds=bounds))
