@@ -18,6 +18,7 @@ from bilevel_toll.perturb import RouteTable, perturbed
 from bilevel_toll.pricing_file import pricing_text, read_pricing
 from bilevel_toll.problem import TollProblem
 from bilevel_toll.reduction import FORMS, SingleLevel
+from bilevel_toll.settle import settle
 from bilevel_toll.tighten import enumerate_routes
 
 from .networks import brute_force, random_problem, shared_data, with_odd_costs
@@ -111,7 +112,6 @@ def test_pairs_with_too_many_routes_fall_back_to_arcs(monkeypatch: pytest.Monkey
     target = reduction.apply(problem)
     assert reduction.by_routes == 0
     assert any(c.name.startswith("potential") for c in target.columns)
-    assert RouteTable.of(problem, enumerate_routes(problem)) is None
     result = bl.solve(problem, options={"formulation": "pcs"})
     assert result.upper_objective == pytest.approx(brute_force(problem), rel=1e-6)
 
@@ -127,18 +127,40 @@ def test_route_table_answers_as_the_users_do(seed: int) -> None:
     for _ in range(10):
         tolls = np.round(rng.uniform(0.0, 1.0, len(table.cap)) * table.cap)
         assert table.revenue(tolls) == pytest.approx(problem.revenue(tolls), rel=1e-6, abs=1e-6)
-    found = [table.revenue(t) for t in perturbed(table, np.zeros(len(table.cap)), 30, 0, lambda: False)]
+    found = [table.revenue(t) for t in perturbed(problem, table, np.zeros(len(table.cap)), 30, 0, lambda: False)]
     assert found == sorted(found)
     assert found[-1] == pytest.approx(brute_force(problem), rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 5, 9, 22])
+def test_a_table_grows_where_routes_cannot_be_listed(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = random_problem(seed, most_pairs=4)
+    monkeypatch.setattr("bilevel_toll.tighten.MAX_LABELS", 1)
+    listed = enumerate_routes(problem)
+    assert not any(listed.routes)
+    table = RouteTable.of(problem, listed)
+    if table is None:
+        assert problem.bound == 0.0
+        return
+    assert not table.whole.any()
+    rng = np.random.default_rng(seed)
+    for _ in range(10):
+        tolls = np.round(rng.uniform(0.0, 1.0, len(table.cap)) * table.cap)
+        table = table.grown(problem, tolls) or table
+        assert table.grown(problem, tolls) is None
+        assert table.revenue(tolls) == pytest.approx(problem.revenue(tolls), rel=1e-6, abs=1e-6)
+    found = list(perturbed(problem, table, np.zeros(len(table.cap)), 30, 0, lambda: False))
+    best = max(settle(problem, tolls).revenue for tolls in found)
+    assert best == pytest.approx(brute_force(problem), rel=1e-5, abs=1e-5)
 
 
 def test_perturbing_stops_and_repeats() -> None:
     problem = sioux_falls(arcs=6, pairs=30)
     table = RouteTable.of(problem, enumerate_routes(problem))
     assert table is not None
-    first, again = (list(perturbed(table, np.zeros(6), 20, 3, lambda: False)) for _ in range(2))
+    first, again = (list(perturbed(problem, table, np.zeros(6), 20, 3, lambda: False)) for _ in range(2))
     assert all((a == b).all() for a, b in zip(first, again, strict=True))
-    assert len(list(perturbed(table, np.zeros(6), 20, 3, lambda: True))) == 1
+    assert len(list(perturbed(problem, table, np.zeros(6), 20, 3, lambda: True))) == 1
 
 
 def test_files_go_round(tmp_path: Path) -> None:

@@ -209,7 +209,7 @@ class _Run:
             self.context.report("incumbent", objective=self.best.revenue * self.unit, bound=self.original.bound)
 
     def _perturb(self) -> None:
-        """Iterated local search over listed routes, where every paying pair's are listed."""
+        """Iterated local search over a table of routes."""
         context, count = self.context, self.options.perturbations
         if not count:
             return
@@ -224,7 +224,7 @@ class _Run:
         def stop() -> bool:
             return context.stopped or context.elapsed >= end
 
-        for tolls in perturbed(table, self.best.tolls, count, context.seed, stop):
+        for tolls in perturbed(self.problem, table, self.best.tolls, count, context.seed, stop):
             self._improve(tolls)
 
     def _consider(self, found: Settled) -> bool:
