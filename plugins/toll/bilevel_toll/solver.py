@@ -43,6 +43,11 @@ USUAL_COSTS = (1e-2, 1e2)
 USUAL_TRIPS = (1e-3, 1e5)
 """Backends have absolute tolerances: costs and trips of other sizes (powers of ten) are brought to size 1 first."""
 
+SEARCH: dict[str, Any] = {"heuristics/rens/freq": -1, "branching/relpscost/inititer": 50}
+"""For SCIP: first tolls are known, so that RENS only takes time; and strong branching, which would take more than half of
+it, gets few iterations a candidate. Given options come first.
+"""
+
 Progress = Callable[[float | None, float | None, int], bool]
 
 _TERMINATIONS = {
@@ -167,7 +172,7 @@ class _Run:
             context,
             problem.program().leader,
             gap=self.options.gap,
-            options=self.options.backend_options,
+            options={**(SEARCH if backend.name == "scip" else {}), **self.options.backend_options},
             start=reduction.point(self.best.tolls),
         )
         solution = backend.solve(target, replace(how, progress=self._in_users_units(how.progress)))
