@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,7 +13,7 @@ from bilevel_core.backends.highs import Highs
 from bilevel_core.backends.ipopt import Ipopt
 from bilevel_core.backends.scip import Scip, tight_feastol
 from bilevel_core.errors import BackendError
-from bilevel_core.program import INF, BilevelProgram, Function, Program, Row
+from bilevel_core.program import INF, BilevelProgram, Function, Program, Row, Variable
 from bilevel_core.reductions import Chain
 from bilevel_core.reductions.kkt import OptimalityConditions
 from bilevel_core.run import RunContext
@@ -30,6 +30,8 @@ GAP = 1e-7
 RESPONSE_GAP = 1e-5
 """The same for the leader's choice among optimal answers."""
 AUXILIARY_SECONDS = 5.0
+FAR = 1e4
+"""Where columns without bounds are cut off, to see what is possible far out."""
 ROUND = 9
 """Leader's values that agree to so many decimals are one and the same x."""
 
@@ -38,16 +40,20 @@ class CutShortError(Exception):
     """A solve that had to come to its end did not."""
 
 
-class LowerUnboundedError(Exception):
-    """A follower has no optimal answer."""
-
-
 @dataclass(frozen=True)
 class Optimal:
-    """The followers' optimal values at an x, and one optimal answer of each, put into the point."""
+    """The followers' optimal values at an x, and one optimal answer of each, put into the point.
+
+    Attributes:
+        values: by follower.
+        point: one number per column.
+        attained: whether every follower has an optimal answer. Where one is unbounded at this x its answer here is the
+            best within `FAR`: open to it, so that a cut can be made of it, but not optimal.
+    """
 
     values: tuple[float, ...]
     point: np.ndarray
+    attained: bool = True
 
 
 class Followers:
@@ -65,13 +71,15 @@ class Followers:
         self.convex = frozenset(convex)
         self.pulse: Callable[[], bool] = lambda: context.stopped
         self.solves = 0
+        self.unbounded = ""
+        """What was said of a follower that had no optimal answer at some x; empty as long as none was met."""
         self._known: dict[bytes, Optimal | None] = {}
         lower = frozenset(program.lower_columns)
         self.tied = [r for r in program.leader.rows if not r.function.columns.isdisjoint(lower)]
         self.own_columns = [i for i in range(len(program.columns)) if i not in lower]
 
     def optimal(self, point: np.ndarray) -> Optimal | None:
-        """The followers' answers at the point's x; None where a follower has none.
+        """The followers' answers at the point's x; None where a follower has no feasible one.
 
         Raises:
             CutShortError: a solve was cut short, or failed.
@@ -84,6 +92,7 @@ class Followers:
     def _optimal(self, point: np.ndarray) -> Optimal | None:
         out = point.copy()
         values: list[float] = []
+        attained = True
         for k in range(len(self.program.followers)):
             alone, columns = self.program.follower_at(k, point)
             found = self._convex(alone, point[list(columns)]) if k in self.convex else None
@@ -91,16 +100,25 @@ class Followers:
             if found.status is SolveStatus.INFEASIBLE:
                 return None
             if found.status in (SolveStatus.UNBOUNDED, SolveStatus.INFEASIBLE_OR_UNBOUNDED):
-                name = self.program.followers[k].name
-                raise LowerUnboundedError(
-                    f"Follower {name!r} is unbounded: its objective has no optimum over its constraints."
-                )
+                attained = False
+                self.unbounded = self.unbounded or self._no_optimum(k, point)
+                alone = replace(alone, columns=fenced(alone.columns))
+                found = self.solve(alone)
+                if found.status is SolveStatus.INFEASIBLE:
+                    return None
             if found.values is None or not found.solved:
                 raise CutShortError(f"A follower's problem ended {found.status}. {found.message}".strip())
             answer = clipped(alone, found.values)
             out[list(columns)] = answer
             values.append(alone.objective.evaluate(answer))
-        return Optimal(tuple(values), out)
+        return Optimal(tuple(values), out, attained)
+
+    def _no_optimum(self, k: int, point: np.ndarray) -> str:
+        program, level = self.program, self.program.followers[k]
+        seen = {i for f in (level.objective, *(r.function for r in level.rows)) for i in f.columns} - set(level.columns)
+        where = ", ".join(f"{program.columns[i].name} = {point[i]:.6g}" for i in sorted(seen)[:5])
+        at = f" at {where}" if where else ""
+        return f"Follower {level.name!r} is unbounded{at}: its objective has no optimum over its constraints."
 
     def _convex(self, alone: Program, start: np.ndarray) -> Solution | None:
         """The answer of a convex follower by a local search; None where that fails, or HiGHS is exact."""
@@ -273,6 +291,13 @@ class Followers:
         except (ValueError, BackendError):  # a function without a derivative, or a search that breaks down
             return None
         return None if clean is None or clean.values is None else chain.invert(clean.values)
+
+
+def fenced(columns: Iterable[Variable]) -> tuple[Variable, ...]:
+    """The columns with bounds within `FAR`; those beyond it keep theirs."""
+    return tuple(
+        replace(c, lower=max(c.lower, min(-FAR, c.upper)), upper=min(c.upper, max(FAR, c.lower))) for c in columns
+    )
 
 
 def _size(program: Program) -> float:

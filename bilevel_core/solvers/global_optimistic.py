@@ -65,12 +65,21 @@ class Optimistic:
         if optimal is None:
             return Seen(cut=False)
         cut = self.cut(point, optimal)
+        if not optimal.attained:
+            return Seen(cut)
         best, worth = self._incumbent(optimal)
         if worth > value + tolerance:
             other = self._improved(optimal.point if best is None else best)
             if other is not None and other[1] < worth:
                 best, worth = other
         return Seen(cut, best, worth, self.nearly(point, optimal))
+
+    def worth(self, optimal: Optimal) -> float:
+        """See `Side.worth`: the leader's value at its best response."""
+        best = self.followers.response(optimal)
+        if best is None or not self.followers.feasible(best):
+            return np.inf
+        return self.program.leader.objective.evaluate(best)
 
     def nearly(self, point: np.ndarray, optimal: Optimal) -> bool:
         """Whether each follower's answer in a point is optimal up to the tolerances."""
@@ -150,7 +159,7 @@ class Optimistic:
             there = followers.optimal(moved)
         except CutShortError:
             return None
-        if there is None:
+        if there is None or not there.attained:
             return None
         settled = followers.downhill(moved)
         fits = max(followers.gaps(settled, there)) <= TIE and followers.feasible(settled)
@@ -167,7 +176,7 @@ class Optimistic:
             return None
         try:
             optimal = self.followers.optimal(moved)
-            if optimal is None:
+            if optimal is None or not optimal.attained:
                 return None
             if max(self.followers.gaps(moved, optimal)) <= TIE and self.followers.feasible(moved):
                 return moved, self.program.leader.objective.evaluate(moved)

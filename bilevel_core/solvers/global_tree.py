@@ -21,7 +21,7 @@ from bilevel_core.backends.scip import Scip, tight_feastol
 from bilevel_core.errors import BackendError
 from bilevel_core.program import Level, Program, Row, Variable
 from bilevel_core.run import RunContext
-from bilevel_core.solvers.global_followers import CutShortError
+from bilevel_core.solvers.global_followers import CutShortError, Optimal
 
 Box = dict[int, tuple[float, float]]
 NARROW, NEARLY = 1e-7, 1e-4
@@ -82,6 +82,15 @@ class Side(Protocol):
 
         Raises:
             CutShortError: a follower could not be solved.
+        """
+        ...
+
+    def worth(self, optimal: Optimal) -> float:
+        """What an x is worth to the leader (minimised), given the followers' optimal answers there; infinite where its
+        constraints do not hold.
+
+        Raises:
+            CutShortError: the leader's or the worst choice among answers could not be found.
         """
         ...
 

@@ -19,7 +19,10 @@ from .models import bard_511, quadratic_follower, tied_follower
 EPSILON = 1e-3
 
 
-def leader_and_follower(upper: tuple[float, float] = (-1, 1), lower: tuple[float, float] = (-1, 1)) -> Any:
+Bounds = tuple[float | None, float | None]
+
+
+def leader_and_follower(upper: Bounds = (-1, 1), lower: Bounds = (-1, 1)) -> Any:
     """A model with x and follower.y within bounds."""
     m: Any = pyo.ConcreteModel(name="small")
     m.x = pyo.Var(bounds=upper)
@@ -145,6 +148,15 @@ def test_functions_that_scip_knows() -> None:
     m.objective = pyo.Objective(expr=pyo.exp(m.x) + pyo.log(m.x) + pyo.sqrt(y) + 1 / (1 + y))
     # the kink dominates: the slope of the cosine term is at most 0.3, so y = 1/4 whatever x is
     optimal(solved(m), 2.718281828459045**0.5 - 0.6931471805599453 + 0.5 + 0.8)
+
+
+def test_a_kink_of_the_leader_s_in_a_constraint_of_the_follower() -> None:
+    # y <= |x| - 1/4 has no derivative by x at 0; f = -y^3 wants y as large as that: F = x + |x| - 1/4, least for x <= 0
+    m = leader_and_follower()
+    m.follower.row = pyo.Constraint(expr=m.follower.y <= abs(m.x) - 0.25)
+    m.follower.objective = pyo.Objective(expr=-(m.follower.y**3))
+    m.objective = pyo.Objective(expr=2 * m.x + m.follower.y)
+    optimal(solved(m), -1.25)
 
 
 def test_a_pessimist_counts_what_ties() -> None:
