@@ -131,6 +131,20 @@ def test_equations_that_are_linear(twice: bool) -> None:
     assert allowed(program, at(program, x=0.5, y=0.0, z=0.5)) == twice
 
 
+def test_rounding_does_not_make_a_constraint_inactive() -> None:
+    """3 y >= 0.3 is active at y = 0.1, where 3 * 0.1 - 0.3 is 5.6e-17."""
+    m = model(lambda x, y, z: x, lambda x, y, z: y + z**2)
+    m.follower.row = pyo.Constraint(expr=3 * m.follower.y >= 0.3)
+    program = program_of(m)
+    names = [c.name for c in program.columns]
+    point = at(program, x=0.0, y=0.1, z=0.0)
+    narrow = program.high_point().fix({names.index("x"): 0.0})
+    columns = [replace(c, lower=0.1, upper=0.2) if c.name.endswith("y") else c for c in narrow.columns]
+    relaxed = FritzJohn(program).added_to(replace(narrow, columns=tuple(columns)))
+    found = Scip().solve(relaxed.fix({i: float(v) for i, v in enumerate(point)}), SolveSettings())
+    assert found.status is SolveStatus.OPTIMAL
+
+
 def test_integers_are_taken_as_given() -> None:
     """With z given the follower's best is y = z / 2; z = 1 is worse than z = 0, which is not for these conditions."""
     program = program_of(model(lambda x, y, z: x, lambda x, y, z: (2 * y - z) ** 2 + z**2, integer=True))
