@@ -13,7 +13,7 @@ from bilevel_core.backends.highs import Highs
 from bilevel_core.backends.ipopt import Ipopt
 from bilevel_core.backends.scip import Scip, tight_feastol
 from bilevel_core.errors import BackendError
-from bilevel_core.program import INF, BilevelProgram, Function, Program, Row, Variable
+from bilevel_core.program import INF, BilevelProgram, Function, Program, Row, Variable, total
 from bilevel_core.reductions import Chain
 from bilevel_core.reductions.kkt import OptimalityConditions
 from bilevel_core.run import RunContext
@@ -25,6 +25,12 @@ EXACT = 1e-7
 what the check allows.
 """
 FEASIBLE = 1e-6
+TIE = 1e-9
+"""An answer of an incumbent that is further from optimal than this (relative) is not taken for a tie."""
+TILT = 1e-7
+"""The weight of the leader's choice beside the followers' objectives, both relative to their scales, where answers are
+made exact: it moves an answer along ties, and hardly in other directions.
+"""
 GAP = 1e-7
 """Gap, absolute and relative, up to which the followers' problems are solved."""
 RESPONSE_GAP = 1e-5
@@ -230,9 +236,10 @@ class Followers:
         def at_x(f: Function) -> Function:
             return f.fix({i: float(point[i]) for i in f.columns if i not in position}).renumbered(position)
 
-        rows = [replace(r, function=at_x(r.function)) for r in (self.tied if worst is None else [])]
+        constraints = [replace(r, function=at_x(r.function)) for r in (self.tied if worst is None else [])]
+        rows: list[Row] = []
         for k, follower in enumerate(program.followers):
-            rows += [replace(r, function=at_x(r.function)) for r in follower.rows]
+            constraints += [replace(r, function=at_x(r.function)) for r in follower.rows]
             scale = self.scale(k, point)
             room = optimal.values[k] + (EXACT * scale if slacks is None else slacks[k])
             rows.append(
@@ -244,7 +251,7 @@ class Followers:
                 )
             )
         columns = tuple(program.columns[i] for i in lower)
-        kept = tuple(r for r in rows if r.function.columns or r.violation(()) > FEASIBLE)
+        kept = tuple(r for r in (*constraints, *rows) if r.function.columns or r.violation(()) > FEASIBLE)
         found = self.solve(Program(columns, at_x(goal), kept), gap=RESPONSE_GAP)
         if found.status is SolveStatus.INFEASIBLE:
             return None
@@ -254,8 +261,40 @@ class Followers:
         out[list(lower)] = clipped(Program(columns, Function()), found.values)
         if not settle:
             return out
+        ties = self._along_ties(Program(columns, at_x(goal), tuple(r for r in constraints if r.function.columns)), out)
+        if ties is not None and max(self.gaps(ties, optimal)) <= TIE:
+            return ties
         downhill = self.downhill(out)
         return downhill if worst is not None or excess(self.tied, downhill) <= FEASIBLE else out
+
+    def _along_ties(self, choice: Program, point: np.ndarray) -> np.ndarray | None:
+        """The point with answers that are exact and, among those that tie, the choice's: by a local search on the sum
+        of the followers' objectives and a very small part of the choice's. None where HiGHS has made them exact.
+
+        Args:
+            choice: what is chosen among answers, and the constraints, over the followers' columns.
+            point: where the search begins.
+        """
+        lower = self.program.lower_columns
+        position = {c: n for n, c in enumerate(lower)}
+        goals: list[Function] = []
+        curved = False
+        for k in range(len(self.program.followers)):
+            alone, columns = self.program.follower_at(k, point)
+            curved |= Highs().accepts(alone) is not None
+            own = alone.objective.renumbered({n: position[c] for n, c in enumerate(columns)})
+            goals.append(own.scaled(1.0 / self.scale(k, point)))
+        if not curved:
+            return None
+        here = point[list(lower)]
+        goals.append(choice.objective.scaled(TILT / natural_scale(choice.objective, here)))
+        tilted = replace(choice, objective=total(goals))
+        found = self._exact(tilted, Solution(SolveStatus.OPTIMAL, here, tilted.objective.evaluate(here)))
+        if found.values is None:
+            return None
+        out = point.copy()
+        out[list(lower)] = clipped(tilted, found.values)
+        return out
 
     def downhill(self, point: np.ndarray) -> np.ndarray:
         """The point with what each follower's answer becomes by descent: exact where it was so up to a tolerance."""

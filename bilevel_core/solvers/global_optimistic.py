@@ -11,12 +11,10 @@ from bilevel_core.program import BilevelProgram, Program, Row
 from bilevel_core.reductions.fritz_john import FritzJohn
 from bilevel_core.reductions.value_function import Answer, ValueFunction
 from bilevel_core.solvers.global_answers import SHARES, answers_at, inner_program
-from bilevel_core.solvers.global_followers import AUXILIARY_SECONDS, CutShortError, Followers, Optimal, clipped
+from bilevel_core.solvers.global_followers import AUXILIARY_SECONDS, TIE, CutShortError, Followers, Optimal, clipped
 from bilevel_core.solvers.global_tree import Seen
 
 AUXILIARY_GAP = 0.05
-TIE = 1e-9
-"""An answer of an incumbent that is further from optimal than this (relative) is not taken for a tie."""
 AHEAD, NEARBY = 1e-8, 1e-3
 TINY = 1e-9
 """A follower whose answer in the relaxation is worse than its optimum by less than this (relative) cannot be cut."""

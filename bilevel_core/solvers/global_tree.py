@@ -21,7 +21,7 @@ from bilevel_core.backends.scip import Scip, tight_feastol
 from bilevel_core.errors import BackendError
 from bilevel_core.program import Level, Program, Row, Variable
 from bilevel_core.run import RunContext
-from bilevel_core.solvers.global_followers import CutShortError, Optimal
+from bilevel_core.solvers.global_followers import CutShortError, Optimal, clipped
 
 Box = dict[int, tuple[float, float]]
 NARROW, NEARLY = 1e-7, 1e-4
@@ -309,7 +309,10 @@ class Tree:
             raise KeyboardInterrupt
         if math.isfinite(found.bound):
             node.bound = max(node.bound, found.bound)
-        return None if found.values is None else found.values[: len(self.columns)], found.objective, done
+        if found.values is None:
+            return None, found.objective, done
+        first = replace(program, columns=program.columns[: len(self.columns)])
+        return clipped(first, found.values[: len(self.columns)]), found.objective, done
 
     def _wanted(self, node: Node) -> float:
         """How exactly a relaxation is solved: a part of what is open, but never more exactly than the end needs."""

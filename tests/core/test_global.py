@@ -107,6 +107,16 @@ def test_integers_at_both_levels() -> None:
     assert float(result.x["x"]) == round(float(result.x["x"]))
 
 
+def test_the_leader_s_variables_are_within_their_bounds_to_the_last_digit() -> None:
+    # SCIP gives x as 1 + 1e-8, where the value is better than it can be
+    m = leader_and_follower()
+    m.follower.objective = pyo.Objective(expr=m.x**2)
+    m.objective = pyo.Objective(expr=m.x * m.follower.y)
+    result = optimal(solved(m), -1.0)
+    assert abs(float(result.x["x"])) <= 1.0
+    assert abs(float(result.y["y"])) <= 1.0
+
+
 def test_bounds_are_derived_from_a_known_point() -> None:
     # x is free: beside the value at a known point only |x - 2| <= 3 or so matters
     m = leader_and_follower((None, None))
@@ -163,6 +173,22 @@ def test_a_pessimist_counts_what_ties() -> None:
     result = solved(tied_follower(), options={"response": "pessimistic"})
     assert result.status == "optimal"
     assert result.upper_objective == pytest.approx(0.0, abs=EPSILON)
+
+
+@pytest.mark.parametrize("tied", ["a variable of its own", "a sum"])
+def test_a_pessimist_gets_the_worst_of_ties_beside_a_curved_objective(tied: str) -> None:
+    # min exp(u) - u has u = 0: with u = y and z free; with u = y + z and y = -z, where z in [0, 1] is free
+    m = leader_and_follower()
+    m.follower.z = pyo.Var(bounds=(0, 1))
+    y, z = m.follower.y, m.follower.z
+    u = y if tied == "a variable of its own" else y + z
+    m.follower.objective = pyo.Objective(expr=pyo.exp(u) - u)
+    m.objective = pyo.Objective(expr=m.x**2 - z)
+    optimal(solved(m), -1.0)
+    m.objective.expr = m.x**2 + z
+    result = solved(m, options={"response": "pessimistic"})
+    assert result.status == "optimal", result.certificate
+    assert result.upper_objective == pytest.approx(1.0, abs=EPSILON)
 
 
 def test_a_pessimist_does_not_trust_a_tie_with_a_constraint() -> None:
