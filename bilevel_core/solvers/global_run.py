@@ -157,7 +157,15 @@ class GlobalRun:
         )
 
     def _pointless(self, termination: Termination, message: str) -> Result:
-        return without_point(termination, self.context, message.strip(), counts=self._counts(), versions=self.versions)
+        bound = None if self.tree is None or not math.isfinite(self.tree.bound) else self.tree.bound
+        return without_point(
+            termination,
+            self.context,
+            message.strip(),
+            counts=self._counts(),
+            versions=self.versions,
+            bound=None if bound is None else self.program.leader.in_users_sense(bound),
+        )
 
     def _counts(self) -> dict[str, int]:
         tree = self.tree

@@ -257,6 +257,14 @@ def test_limits() -> None:
     assert result.termination == "iteration-limit"
     assert result.claim <= bl.Claim.FEASIBLE
     assert result.counts["relaxations"] == 1
+    m = leader_and_follower()  # the follower answers 1 or -1, which the leader cannot use: no point, but a bound
+    m.follower.objective = pyo.Objective(expr=0.1 * m.x * m.follower.y - m.follower.y**2)
+    m.needed = pyo.Constraint(expr=m.follower.y**2 <= 0.5)
+    m.objective = pyo.Objective(expr=-m.x, sense=pyo.maximize)
+    result = solved(m, options={"max_iterations": 1})
+    assert result.termination == "iteration-limit"
+    assert not result.has_point
+    assert result.bound == pytest.approx(1.0, abs=EPSILON)
     result = solved(hard(), time_limit=0.0)
     assert result.termination == "time-limit"
     assert not result.has_point
