@@ -35,6 +35,11 @@ from bilevel_core.traits.interval import Box, function_range
 RANK = 1e-9
 """A singular value of equations' coefficients below this, relative to the largest, counts as zero."""
 
+INACTIVE = 1e-9
+"""A constraint that holds by more than this (relative to its largest coefficient) all over the bounds is never active:
+ranges are computed without directed rounding, and one that comes out a little above zero may well contain it.
+"""
+
 
 @dataclass(frozen=True)
 class Inequality:
@@ -208,7 +213,7 @@ class _Builder:
         self._weigh(terms, first, system.slopes, 1.0)
         for inequality in system.inequalities:
             low, high = function_range(inequality.slack, self.box)
-            if low > 0.0:
+            if low > INACTIVE * max(1.0, inequality.slack.size, abs(inequality.slack.constant)):
                 continue
             weight = self._new(Variable(f"weight[{inequality.name}]", 0.0, 1.0))
             weights.append(weight)

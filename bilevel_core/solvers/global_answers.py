@@ -175,10 +175,9 @@ def moves_with(program: BilevelProgram, k: int, values: np.ndarray) -> dict[int,
     if not own or not seen:
         return None
     try:
-        system = _System(program, level, own, seen, values)
-    except ValueError:  # a function without a derivative
+        slopes = _System(program, level, own, seen, values).slopes()
+    except ValueError:  # a function without a derivative, by the follower's columns or by others'
         return None
-    slopes = system.slopes()
     if slopes is None or not np.isfinite(slopes).all() or np.abs(slopes).max() > STEEP or np.abs(slopes).max() < 1e-9:
         return None
     out: dict[int, dict[int, float]] = {i: {} for i in level.columns}

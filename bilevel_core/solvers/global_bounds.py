@@ -2,46 +2,63 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from bilevel_core.backends import Solution, SolveStatus
 from bilevel_core.errors import RefusedError
-from bilevel_core.program import INF, BilevelProgram, Program, Row, Variable, linear
+from bilevel_core.program import INF, BilevelProgram, Function, Program, Row, Variable, linear
 from bilevel_core.reductions.value_function import Answer, ValueFunction
 from bilevel_core.solvers.global_answers import answers_at
-from bilevel_core.solvers.global_followers import CutShortError, Followers
+from bilevel_core.solvers.global_followers import CutShortError, Followers, Optimal, fenced
 
 SECONDS = 5.0
 LARGEST = 1e7
 """A bound beyond this is none: intervals and tolerances say nothing with it."""
-FAR = 1e4
 MARGIN = 1e-3
 
 
-def bounded_columns(program: BilevelProgram, followers: Followers) -> tuple[Variable, ...]:
+class LowerUnboundedError(Exception):
+    """A follower has no optimal answer at some x, and that is why nothing bounds its variables."""
+
+
+def bounded_columns(
+    program: BilevelProgram, followers: Followers, worth: Callable[[Optimal], float]
+) -> tuple[Variable, ...]:
     """The columns with finite bounds that hold at every point which can be optimal.
 
     Tried in turn: the constraints of both levels; with them, that no follower answers worse than it could; and that
     the leader does not do worse than at a point known. Bounds so derived hold for bilevel points, not for the
     followers' own problems.
 
+    Args:
+        program: the problem.
+        followers: its followers.
+        worth: what an x is worth to the leader (minimised), given the followers' optimal answers there.
+
     Raises:
+        CutShortError: the time was over, or the run was stopped, before bounds were found.
+        LowerUnboundedError: bounds cannot be derived, and a follower was met without an optimal answer.
         RefusedError: a variable's bounds cannot be derived; it is named.
     """
     relaxed = program.high_point()
     columns = _derived(relaxed, relaxed.columns, followers)
     if not _missing(columns):
         return columns
-    with_cuts = _with_known_points(program, replace(relaxed, columns=columns), followers)
+    with_cuts = _with_known_points(program, replace(relaxed, columns=columns), followers, worth)
     for _ in range(2):
         narrower = replace(with_cuts, columns=(*columns, *with_cuts.columns[len(columns) :]))
         columns = _derived(narrower, columns, followers)
         if not _missing(columns):
             return columns
+    if followers.context.stopped or followers.context.expired:
+        raise CutShortError("The bounds of the variables were not all found.")
+    if followers.unbounded:
+        raise LowerUnboundedError(followers.unbounded)
     name = columns[_missing(columns)[0][0]].name
     raise RefusedError(
         f"Variable {name!r} has no finite bounds, and none can be derived from the constraints: a global search needs "
@@ -85,35 +102,43 @@ def _limit(found: Solution) -> float | None:
     return bound if math.isfinite(bound) and abs(bound) <= LARGEST else None
 
 
-def _with_known_points(program: BilevelProgram, relaxed: Program, followers: Followers) -> Program:
+def _with_known_points(
+    program: BilevelProgram, relaxed: Program, followers: Followers, worth: Callable[[Optimal], float]
+) -> Program:
     """The relaxation with cuts from the followers' answers at a few x, and without points worse than the best there."""
     answers: list[Answer] = []
-    worth = INF
-    for point in _points(relaxed, followers):
+    best = INF
+    for point in _points(program, relaxed, followers):
         try:
             optimal = followers.optimal(point)
-            best = None if optimal is None else followers.response(optimal)
+            if optimal is None:
+                continue
+            answers += [a for k in range(len(program.followers)) for a in answers_at(program, k, optimal.point)]
+            if optimal.attained:
+                best = min(best, worth(optimal))
         except CutShortError:
             continue
-        if optimal is not None:
-            answers += [a for k in range(len(program.followers)) for a in answers_at(program, k, optimal.point)]
-        if best is not None and followers.feasible(best):
-            worth = min(worth, program.leader.objective.evaluate(best))
     box = {i: (c.lower, c.upper) for i, c in enumerate(relaxed.columns)}
     cut = ValueFunction(answers, box).apply(program)
-    if math.isinf(worth):
+    if math.isinf(best):
         return cut
-    worst = Row("no worse than known", program.leader.objective, -INF, worth + MARGIN * max(1.0, abs(worth)))
+    worst = Row("no worse than known", program.leader.objective, -INF, best + MARGIN * max(1.0, abs(best)))
     return replace(cut, rows=(*cut.rows, worst))
 
 
-def _points(relaxed: Program, followers: Followers) -> Iterator[np.ndarray]:
-    """Points of the relaxation: the leader's best, or any; and far out in the directions that have no bound yet."""
-    fenced = replace(
-        relaxed, columns=tuple(replace(c, lower=max(c.lower, -FAR), upper=min(c.upper, FAR)) for c in relaxed.columns)
-    )
-    goals = [relaxed.objective, *(linear({i: 1.0 if s == "lower" else -1.0}) for i, s in _missing(relaxed.columns))]
-    for goal in goals:
-        found = followers.solve(replace(fenced, objective=goal), seconds=SECONDS, gap=MARGIN, absolute=MARGIN)
-        if found.values is not None:
-            yield found.values
+def _points(program: BilevelProgram, relaxed: Program, followers: Followers) -> Iterator[np.ndarray]:
+    """Points of the relaxation: the leader's best, or any; far out in the directions that have no bound yet; and, where
+    followers turn out to have no optimal answers, others all over the leader's variables.
+    """
+    within = replace(relaxed, columns=fenced(relaxed.columns))
+
+    def points(goals: Iterator[Function]) -> Iterator[np.ndarray]:
+        for goal in goals:
+            found = followers.solve(replace(within, objective=goal), seconds=SECONDS, gap=MARGIN, absolute=MARGIN)
+            if found.values is not None:
+                yield found.values
+
+    far = (linear({i: 1.0 if side == "lower" else -1.0}) for i, side in _missing(relaxed.columns))
+    yield from points(itertools.chain([relaxed.objective], far))
+    if followers.unbounded:
+        yield from points(linear({i: sign}) for i in program.leader.columns for sign in (1.0, -1.0))

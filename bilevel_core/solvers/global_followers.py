@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,7 +13,7 @@ from bilevel_core.backends.highs import Highs
 from bilevel_core.backends.ipopt import Ipopt
 from bilevel_core.backends.scip import Scip, tight_feastol
 from bilevel_core.errors import BackendError
-from bilevel_core.program import INF, BilevelProgram, Function, Program, Row
+from bilevel_core.program import INF, BilevelProgram, Function, Program, Row, Variable, total
 from bilevel_core.reductions import Chain
 from bilevel_core.reductions.kkt import OptimalityConditions
 from bilevel_core.run import RunContext
@@ -25,11 +25,19 @@ EXACT = 1e-7
 what the check allows.
 """
 FEASIBLE = 1e-6
+TIE = 1e-9
+"""An answer of an incumbent that is further from optimal than this (relative) is not taken for a tie."""
+TILT = 1e-7
+"""The weight of the leader's choice beside the followers' objectives, both relative to their scales, where answers are
+made exact: it moves an answer along ties, and hardly in other directions.
+"""
 GAP = 1e-7
 """Gap, absolute and relative, up to which the followers' problems are solved."""
 RESPONSE_GAP = 1e-5
 """The same for the leader's choice among optimal answers."""
 AUXILIARY_SECONDS = 5.0
+FAR = 1e4
+"""Where columns without bounds are cut off, to see what is possible far out."""
 ROUND = 9
 """Leader's values that agree to so many decimals are one and the same x."""
 
@@ -38,16 +46,20 @@ class CutShortError(Exception):
     """A solve that had to come to its end did not."""
 
 
-class LowerUnboundedError(Exception):
-    """A follower has no optimal answer."""
-
-
 @dataclass(frozen=True)
 class Optimal:
-    """The followers' optimal values at an x, and one optimal answer of each, put into the point."""
+    """The followers' optimal values at an x, and one optimal answer of each, put into the point.
+
+    Attributes:
+        values: by follower.
+        point: one number per column.
+        attained: whether every follower has an optimal answer. Where one is unbounded at this x its answer here is the
+            best within `FAR`: open to it, so that a cut can be made of it, but not optimal.
+    """
 
     values: tuple[float, ...]
     point: np.ndarray
+    attained: bool = True
 
 
 class Followers:
@@ -65,13 +77,15 @@ class Followers:
         self.convex = frozenset(convex)
         self.pulse: Callable[[], bool] = lambda: context.stopped
         self.solves = 0
+        self.unbounded = ""
+        """What was said of a follower that had no optimal answer at some x; empty as long as none was met."""
         self._known: dict[bytes, Optimal | None] = {}
         lower = frozenset(program.lower_columns)
         self.tied = [r for r in program.leader.rows if not r.function.columns.isdisjoint(lower)]
         self.own_columns = [i for i in range(len(program.columns)) if i not in lower]
 
     def optimal(self, point: np.ndarray) -> Optimal | None:
-        """The followers' answers at the point's x; None where a follower has none.
+        """The followers' answers at the point's x; None where a follower has no feasible one.
 
         Raises:
             CutShortError: a solve was cut short, or failed.
@@ -84,6 +98,7 @@ class Followers:
     def _optimal(self, point: np.ndarray) -> Optimal | None:
         out = point.copy()
         values: list[float] = []
+        attained = True
         for k in range(len(self.program.followers)):
             alone, columns = self.program.follower_at(k, point)
             found = self._convex(alone, point[list(columns)]) if k in self.convex else None
@@ -91,16 +106,25 @@ class Followers:
             if found.status is SolveStatus.INFEASIBLE:
                 return None
             if found.status in (SolveStatus.UNBOUNDED, SolveStatus.INFEASIBLE_OR_UNBOUNDED):
-                name = self.program.followers[k].name
-                raise LowerUnboundedError(
-                    f"Follower {name!r} is unbounded: its objective has no optimum over its constraints."
-                )
+                attained = False
+                self.unbounded = self.unbounded or self._no_optimum(k, point)
+                alone = replace(alone, columns=fenced(alone.columns))
+                found = self.solve(alone)
+                if found.status is SolveStatus.INFEASIBLE:
+                    return None
             if found.values is None or not found.solved:
                 raise CutShortError(f"A follower's problem ended {found.status}. {found.message}".strip())
             answer = clipped(alone, found.values)
             out[list(columns)] = answer
             values.append(alone.objective.evaluate(answer))
-        return Optimal(tuple(values), out)
+        return Optimal(tuple(values), out, attained)
+
+    def _no_optimum(self, k: int, point: np.ndarray) -> str:
+        program, level = self.program, self.program.followers[k]
+        seen = {i for f in (level.objective, *(r.function for r in level.rows)) for i in f.columns} - set(level.columns)
+        where = ", ".join(f"{program.columns[i].name} = {point[i]:.6g}" for i in sorted(seen)[:5])
+        at = f" at {where}" if where else ""
+        return f"Follower {level.name!r} is unbounded{at}: its objective has no optimum over its constraints."
 
     def _convex(self, alone: Program, start: np.ndarray) -> Solution | None:
         """The answer of a convex follower by a local search; None where that fails, or HiGHS is exact."""
@@ -212,9 +236,10 @@ class Followers:
         def at_x(f: Function) -> Function:
             return f.fix({i: float(point[i]) for i in f.columns if i not in position}).renumbered(position)
 
-        rows = [replace(r, function=at_x(r.function)) for r in (self.tied if worst is None else [])]
+        constraints = [replace(r, function=at_x(r.function)) for r in (self.tied if worst is None else [])]
+        rows: list[Row] = []
         for k, follower in enumerate(program.followers):
-            rows += [replace(r, function=at_x(r.function)) for r in follower.rows]
+            constraints += [replace(r, function=at_x(r.function)) for r in follower.rows]
             scale = self.scale(k, point)
             room = optimal.values[k] + (EXACT * scale if slacks is None else slacks[k])
             rows.append(
@@ -226,7 +251,7 @@ class Followers:
                 )
             )
         columns = tuple(program.columns[i] for i in lower)
-        kept = tuple(r for r in rows if r.function.columns or r.violation(()) > FEASIBLE)
+        kept = tuple(r for r in (*constraints, *rows) if r.function.columns or r.violation(()) > FEASIBLE)
         found = self.solve(Program(columns, at_x(goal), kept), gap=RESPONSE_GAP)
         if found.status is SolveStatus.INFEASIBLE:
             return None
@@ -236,8 +261,40 @@ class Followers:
         out[list(lower)] = clipped(Program(columns, Function()), found.values)
         if not settle:
             return out
+        ties = self._along_ties(Program(columns, at_x(goal), tuple(r for r in constraints if r.function.columns)), out)
+        if ties is not None and max(self.gaps(ties, optimal)) <= TIE:
+            return ties
         downhill = self.downhill(out)
         return downhill if worst is not None or excess(self.tied, downhill) <= FEASIBLE else out
+
+    def _along_ties(self, choice: Program, point: np.ndarray) -> np.ndarray | None:
+        """The point with answers that are exact and, among those that tie, the choice's: by a local search on the sum
+        of the followers' objectives and a very small part of the choice's. None where HiGHS has made them exact.
+
+        Args:
+            choice: what is chosen among answers, and the constraints, over the followers' columns.
+            point: where the search begins.
+        """
+        lower = self.program.lower_columns
+        position = {c: n for n, c in enumerate(lower)}
+        goals: list[Function] = []
+        curved = False
+        for k in range(len(self.program.followers)):
+            alone, columns = self.program.follower_at(k, point)
+            curved |= Highs().accepts(alone) is not None
+            own = alone.objective.renumbered({n: position[c] for n, c in enumerate(columns)})
+            goals.append(own.scaled(1.0 / self.scale(k, point)))
+        if not curved:
+            return None
+        here = point[list(lower)]
+        goals.append(choice.objective.scaled(TILT / natural_scale(choice.objective, here)))
+        tilted = replace(choice, objective=total(goals))
+        found = self._exact(tilted, Solution(SolveStatus.OPTIMAL, here, tilted.objective.evaluate(here)))
+        if found.values is None:
+            return None
+        out = point.copy()
+        out[list(lower)] = clipped(tilted, found.values)
+        return out
 
     def downhill(self, point: np.ndarray) -> np.ndarray:
         """The point with what each follower's answer becomes by descent: exact where it was so up to a tolerance."""
@@ -273,6 +330,13 @@ class Followers:
         except (ValueError, BackendError):  # a function without a derivative, or a search that breaks down
             return None
         return None if clean is None or clean.values is None else chain.invert(clean.values)
+
+
+def fenced(columns: Iterable[Variable]) -> tuple[Variable, ...]:
+    """The columns with bounds within `FAR`; those beyond it keep theirs."""
+    return tuple(
+        replace(c, lower=max(c.lower, min(-FAR, c.upper)), upper=min(c.upper, max(FAR, c.lower))) for c in columns
+    )
 
 
 def _size(program: Program) -> float:

@@ -11,12 +11,10 @@ from bilevel_core.program import BilevelProgram, Program, Row
 from bilevel_core.reductions.fritz_john import FritzJohn
 from bilevel_core.reductions.value_function import Answer, ValueFunction
 from bilevel_core.solvers.global_answers import SHARES, answers_at, inner_program
-from bilevel_core.solvers.global_followers import AUXILIARY_SECONDS, CutShortError, Followers, Optimal, clipped
+from bilevel_core.solvers.global_followers import AUXILIARY_SECONDS, TIE, CutShortError, Followers, Optimal, clipped
 from bilevel_core.solvers.global_tree import Seen
 
 AUXILIARY_GAP = 0.05
-TIE = 1e-9
-"""An answer of an incumbent that is further from optimal than this (relative) is not taken for a tie."""
 AHEAD, NEARBY = 1e-8, 1e-3
 TINY = 1e-9
 """A follower whose answer in the relaxation is worse than its optimum by less than this (relative) cannot be cut."""
@@ -65,12 +63,21 @@ class Optimistic:
         if optimal is None:
             return Seen(cut=False)
         cut = self.cut(point, optimal)
+        if not optimal.attained:
+            return Seen(cut)
         best, worth = self._incumbent(optimal)
         if worth > value + tolerance:
             other = self._improved(optimal.point if best is None else best)
             if other is not None and other[1] < worth:
                 best, worth = other
         return Seen(cut, best, worth, self.nearly(point, optimal))
+
+    def worth(self, optimal: Optimal) -> float:
+        """See `Side.worth`: the leader's value at its best response."""
+        best = self.followers.response(optimal)
+        if best is None or not self.followers.feasible(best):
+            return np.inf
+        return self.program.leader.objective.evaluate(best)
 
     def nearly(self, point: np.ndarray, optimal: Optimal) -> bool:
         """Whether each follower's answer in a point is optimal up to the tolerances."""
@@ -150,7 +157,7 @@ class Optimistic:
             there = followers.optimal(moved)
         except CutShortError:
             return None
-        if there is None:
+        if there is None or not there.attained:
             return None
         settled = followers.downhill(moved)
         fits = max(followers.gaps(settled, there)) <= TIE and followers.feasible(settled)
@@ -167,7 +174,7 @@ class Optimistic:
             return None
         try:
             optimal = self.followers.optimal(moved)
-            if optimal is None:
+            if optimal is None or not optimal.attained:
                 return None
             if max(self.followers.gaps(moved, optimal)) <= TIE and self.followers.feasible(moved):
                 return moved, self.program.leader.objective.evaluate(moved)

@@ -61,7 +61,9 @@ class Pessimistic:
         if optimal is None:
             return Seen(cut=False)
         cut = self._optimistic.cut(point, optimal)
-        slacks = tuple(max(self.absolute, self.relative * abs(v)) for v in optimal.values)
+        if not optimal.attained:
+            return Seen(cut)
+        slacks = self._slacks(optimal)
         leader = self.program.leader
         worst = self._worst(optimal, leader.objective, slacks)
         there = leader.objective.evaluate(worst)
@@ -83,6 +85,23 @@ class Pessimistic:
         if exact is None or not self.followers.feasible(exact):
             return Seen(cut)
         return Seen(cut, exact, max(there, leader.objective.evaluate(exact)))
+
+    def worth(self, optimal: Optimal) -> float:
+        """See `Side.worth`: the worst value over nearly optimal answers."""
+        slacks = self._slacks(optimal)
+        for row in self.followers.tied:
+            for side in _sides(row):
+                bad = self._worst(optimal, side.function, slacks)
+                if side.violation(bad) > FEASIBLE * side.function.scale(bad):
+                    return np.inf
+        exact = self.followers.response(optimal)
+        if exact is None or not self.followers.feasible(exact):
+            return np.inf
+        goal = self.program.leader.objective
+        return goal.evaluate(self._worst(optimal, goal, slacks))
+
+    def _slacks(self, optimal: Optimal) -> tuple[float, ...]:
+        return tuple(max(self.absolute, self.relative * abs(v)) for v in optimal.values)
 
     def _worst(self, optimal: Optimal, objective: Function, slacks: tuple[float, ...]) -> np.ndarray:
         """The answer, among those nearly optimal, at which a function is largest."""

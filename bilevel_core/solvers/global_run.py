@@ -14,11 +14,11 @@ from bilevel_core.result import Claim, Result, Termination
 from bilevel_core.run import RunContext
 from bilevel_core.solvers.assemble import with_point, without_point
 from bilevel_core.solvers.diagnose import feasible_point
-from bilevel_core.solvers.global_bounds import bounded_columns
-from bilevel_core.solvers.global_followers import Followers, LowerUnboundedError
+from bilevel_core.solvers.global_bounds import LowerUnboundedError, bounded_columns
+from bilevel_core.solvers.global_followers import CutShortError, Followers
 from bilevel_core.solvers.global_optimistic import Optimistic
 from bilevel_core.solvers.global_pessimistic import Pessimistic
-from bilevel_core.solvers.global_tree import Tree
+from bilevel_core.solvers.global_tree import Side, Tree
 from bilevel_core.traits import derive_traits
 
 if TYPE_CHECKING:
@@ -49,27 +49,30 @@ class GlobalRun:
         interrupted = False
         try:
             self.context.report("phase", message="bounds of the variables")
-            columns = bounded_columns(self.program, self.followers)
-            self.tree = self._tree(columns)
+            side = self._side()
+            columns = bounded_columns(self.program, self.followers, side.worth)
+            self.tree = self._tree(side, columns)
             self.followers.pulse = self.tree.pulse
             self.context.report("phase", message=f"value-function cuts, {self.options.response}")
             self.tree.run()
         except LowerUnboundedError as error:
             return self._pointless(Termination.LOWER_UNBOUNDED, str(error))
+        except CutShortError as error:  # before there is a tree, which knows what to do without an answer
+            over = Termination.STOPPED_BY_USER if self.context.stopped else Termination.TIME_LIMIT
+            return self._pointless(over, str(error))
         except KeyboardInterrupt:
             if self.tree is None:
                 raise
             interrupted = True
         return self._end(self.tree, interrupted=interrupted)
 
-    def _tree(self, columns: tuple[Variable, ...]) -> Tree:
+    def _side(self) -> Side:
+        options = self.options
+        kind = Pessimistic if options.response == "pessimistic" else Optimistic
+        return kind(self.program, self.followers, absolute=options.lower_absolute, relative=options.lower_relative)
+
+    def _tree(self, side: Side, columns: tuple[Variable, ...]) -> Tree:
         options, program = self.options, self.program
-        if options.response == "pessimistic":
-            side = Pessimistic(
-                program, self.followers, absolute=options.lower_absolute, relative=options.lower_relative
-            )
-        else:
-            side = Optimistic(program, self.followers, absolute=options.lower_absolute, relative=options.lower_relative)
         return Tree(
             side,
             columns,
@@ -140,6 +143,8 @@ class GlobalRun:
                 "No bilevel feasible point was found, and none excluded: the boxes that are left are too narrow to "
                 "divide. " + " ".join(tree.troubles[:2]),
             )
+        if self.followers.unbounded:
+            return self._pointless(Termination.LOWER_UNBOUNDED, self.followers.unbounded)
         alone = feasible_point(self.program.high_point(leader_rows=False), self.context.remaining())
         if alone.status is SolveStatus.INFEASIBLE:
             return self._pointless(
@@ -152,7 +157,15 @@ class GlobalRun:
         )
 
     def _pointless(self, termination: Termination, message: str) -> Result:
-        return without_point(termination, self.context, message.strip(), counts=self._counts(), versions=self.versions)
+        bound = None if self.tree is None or not math.isfinite(self.tree.bound) else self.tree.bound
+        return without_point(
+            termination,
+            self.context,
+            message.strip(),
+            counts=self._counts(),
+            versions=self.versions,
+            bound=None if bound is None else self.program.leader.in_users_sense(bound),
+        )
 
     def _counts(self) -> dict[str, int]:
         tree = self.tree

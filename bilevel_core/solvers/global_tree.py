@@ -21,7 +21,7 @@ from bilevel_core.backends.scip import Scip, tight_feastol
 from bilevel_core.errors import BackendError
 from bilevel_core.program import Level, Program, Row, Variable
 from bilevel_core.run import RunContext
-from bilevel_core.solvers.global_followers import CutShortError
+from bilevel_core.solvers.global_followers import CutShortError, Optimal, clipped
 
 Box = dict[int, tuple[float, float]]
 NARROW, NEARLY = 1e-7, 1e-4
@@ -36,8 +36,10 @@ COARSE = 0.3
 """A relaxation is solved up to this share of the gap that is open."""
 EVERY = 1.0
 """Seconds between reports from within a solve."""
-NODE_SECONDS = 30.0
-"""A relaxation that is not solved by then gives the bound that it has, and its box is divided."""
+NODES = 10_000
+"""A relaxation that is not solved by then gives the bound that it has, and its box is divided. Counted, not timed, so
+that a run can be repeated on another machine, or on a busy one.
+"""
 TRIAL = 2000
 """Nodes that a relaxation with optimality conditions may take; also what may be spent at first on those that are not
 solved by then.
@@ -82,6 +84,15 @@ class Side(Protocol):
 
         Raises:
             CutShortError: a follower could not be solved.
+        """
+        ...
+
+    def worth(self, optimal: Optimal) -> float:
+        """What an x is worth to the leader (minimised), given the followers' optimal answers there; infinite where its
+        constraints do not hold.
+
+        Raises:
+            CutShortError: the leader's or the worst choice among answers could not be found.
         """
         ...
 
@@ -268,16 +279,17 @@ class Tree:
         if math.isfinite(cutoff):
             program = replace(program, rows=(*program.rows, Row("cutoff", program.objective, upper=cutoff)))
         self.relaxations += 1
-        left = self.context.remaining()
 
         def progress(objective: float | None, bound: float | None, nodes: int) -> bool:
             return self.pulse() or (bound is not None and bound >= self.value - self.tolerance)
 
-        options: dict[str, float] = {"numerics/feastol": tight_feastol(program), "limits/absgap": self._wanted(node)}
-        if conditions:
-            options["limits/nodes"] = TRIAL if node.conditions else max(1, int(self._trial))
+        options: dict[str, float] = {
+            "numerics/feastol": tight_feastol(program),
+            "limits/absgap": self._wanted(node),
+            "limits/nodes": NODES if not conditions else TRIAL if node.conditions else max(1, int(self._trial)),
+        }
         settings = SolveSettings(
-            time_limit=NODE_SECONDS if left is None else min(left, NODE_SECONDS),
+            time_limit=self.context.remaining(),
             seed=self.context.seed,
             gap=0.1 * self.relative,
             options=options,
@@ -300,7 +312,10 @@ class Tree:
             raise KeyboardInterrupt
         if math.isfinite(found.bound):
             node.bound = max(node.bound, found.bound)
-        return None if found.values is None else found.values[: len(self.columns)], found.objective, done
+        if found.values is None:
+            return None, found.objective, done
+        first = replace(program, columns=program.columns[: len(self.columns)])
+        return clipped(first, found.values[: len(self.columns)]), found.objective, done
 
     def _wanted(self, node: Node) -> float:
         """How exactly a relaxation is solved: a part of what is open, but never more exactly than the end needs."""

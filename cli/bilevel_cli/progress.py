@@ -61,16 +61,22 @@ class Progress:
         if steps:
             parts.append((f"start {data['start']}  " if data.get("start") else "") + f"iteration {data['iteration']}")
         # In a method that goes step by step the current point is not the best one; in a search the two are the same.
+        shown: dict[str, str] = {}
         for key, label in (("best", "best"), ("objective", "now" if steps else "best"), ("bound", "bound")):
             if data.get(key) is not None:
-                parts.append(f"{label} {number(float(data[key]))}")
-        if steps:
-            parts += [f"{k.replace('_', ' ')} {v:.2g}" for k, v in data.items() if k not in KNOWN and _is_number(v)]
+                shown[label] = number(float(data[key]))
+        parts += [f"{label} {text}" for label, text in shown.items()]
+        if steps or data.get("gap") is not None:
+            parts += [f"{k.replace('_', ' ')} {_short(v)}" for k, v in data.items() if k not in KNOWN and _is_number(v)]
         if data.get("nodes"):
             parts.append(f"nodes {data['nodes']}")
         if event.kind == "incumbent":
             parts.append("*")
         return "  ".join(parts)
+
+
+def _short(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.2g}"
 
 
 def _is_number(value: Any) -> bool:

@@ -281,6 +281,16 @@ def test_progress_goes_to_stderr(cli: Call, model: str) -> None:
     assert "\r" in cli("solve", model, "--progress", "bar").err
 
 
+def test_progress_of_a_global_search(cli: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bilevel_cli.progress.EVERY", 0.0)
+    lines = cli("solve", "basblib/mb_2007_14", "-s", "global", "--progress", "log", "--no-verify").err.splitlines()
+    found = next(text for text in lines if text.endswith("*"))
+    assert found.count("best ") == 1
+    for line in (found, next(text for text in lines if "iteration " in text and "best " in text)):
+        for word in ("bound ", "gap ", "cuts ", "solves "):
+            assert word in line
+
+
 def test_explain_solves_nothing(cli: Call, model: str) -> None:
     done = cli("solve", model, "--explain", "-o", "complementarity=bigm")
     assert done.code == 0

@@ -19,7 +19,10 @@ from .models import bard_511, quadratic_follower, tied_follower
 EPSILON = 1e-3
 
 
-def leader_and_follower(upper: tuple[float, float] = (-1, 1), lower: tuple[float, float] = (-1, 1)) -> Any:
+Bounds = tuple[float | None, float | None]
+
+
+def leader_and_follower(upper: Bounds = (-1, 1), lower: Bounds = (-1, 1)) -> Any:
     """A model with x and follower.y within bounds."""
     m: Any = pyo.ConcreteModel(name="small")
     m.x = pyo.Var(bounds=upper)
@@ -104,6 +107,16 @@ def test_integers_at_both_levels() -> None:
     assert float(result.x["x"]) == round(float(result.x["x"]))
 
 
+def test_the_leader_s_variables_are_within_their_bounds_to_the_last_digit() -> None:
+    # SCIP gives x as 1 + 1e-8, where the value is better than it can be
+    m = leader_and_follower()
+    m.follower.objective = pyo.Objective(expr=m.x**2)
+    m.objective = pyo.Objective(expr=m.x * m.follower.y)
+    result = optimal(solved(m), -1.0)
+    assert abs(float(result.x["x"])) <= 1.0
+    assert abs(float(result.y["y"])) <= 1.0
+
+
 def test_bounds_are_derived_from_a_known_point() -> None:
     # x is free: beside the value at a known point only |x - 2| <= 3 or so matters
     m = leader_and_follower((None, None))
@@ -147,10 +160,35 @@ def test_functions_that_scip_knows() -> None:
     optimal(solved(m), 2.718281828459045**0.5 - 0.6931471805599453 + 0.5 + 0.8)
 
 
+def test_a_kink_of_the_leader_s_in_a_constraint_of_the_follower() -> None:
+    # y <= |x| - 1/4 has no derivative by x at 0; f = -y^3 wants y as large as that: F = x + |x| - 1/4, least for x <= 0
+    m = leader_and_follower()
+    m.follower.row = pyo.Constraint(expr=m.follower.y <= abs(m.x) - 0.25)
+    m.follower.objective = pyo.Objective(expr=-(m.follower.y**3))
+    m.objective = pyo.Objective(expr=2 * m.x + m.follower.y)
+    optimal(solved(m), -1.25)
+
+
 def test_a_pessimist_counts_what_ties() -> None:
     result = solved(tied_follower(), options={"response": "pessimistic"})
     assert result.status == "optimal"
     assert result.upper_objective == pytest.approx(0.0, abs=EPSILON)
+
+
+@pytest.mark.parametrize("tied", ["a variable of its own", "a sum"])
+def test_a_pessimist_gets_the_worst_of_ties_beside_a_curved_objective(tied: str) -> None:
+    # min exp(u) - u has u = 0: with u = y and z free; with u = y + z and y = -z, where z in [0, 1] is free
+    m = leader_and_follower()
+    m.follower.z = pyo.Var(bounds=(0, 1))
+    y, z = m.follower.y, m.follower.z
+    u = y if tied == "a variable of its own" else y + z
+    m.follower.objective = pyo.Objective(expr=pyo.exp(u) - u)
+    m.objective = pyo.Objective(expr=m.x**2 - z)
+    optimal(solved(m), -1.0)
+    m.objective.expr = m.x**2 + z
+    result = solved(m, options={"response": "pessimistic"})
+    assert result.status == "optimal", result.certificate
+    assert result.upper_objective == pytest.approx(1.0, abs=EPSILON)
 
 
 def test_a_pessimist_does_not_trust_a_tie_with_a_constraint() -> None:
@@ -219,6 +257,14 @@ def test_limits() -> None:
     assert result.termination == "iteration-limit"
     assert result.claim <= bl.Claim.FEASIBLE
     assert result.counts["relaxations"] == 1
+    m = leader_and_follower()  # the follower answers 1 or -1, which the leader cannot use: no point, but a bound
+    m.follower.objective = pyo.Objective(expr=0.1 * m.x * m.follower.y - m.follower.y**2)
+    m.needed = pyo.Constraint(expr=m.follower.y**2 <= 0.5)
+    m.objective = pyo.Objective(expr=-m.x, sense=pyo.maximize)
+    result = solved(m, options={"max_iterations": 1})
+    assert result.termination == "iteration-limit"
+    assert not result.has_point
+    assert result.bound == pytest.approx(1.0, abs=EPSILON)
     result = solved(hard(), time_limit=0.0)
     assert result.termination == "time-limit"
     assert not result.has_point
