@@ -24,6 +24,7 @@ from bilevel_core.problems.nested import Answer, Call, NestedProblem
 from bilevel_core.result import Values
 from bilevel_nas.architecture_file import describe
 from bilevel_nas.data import Data
+from bilevel_nas.exact import least_cost
 from bilevel_nas.spaces import Architecture, SearchSpace
 from bilevel_nas.training import Tensors, TrainSettings, evaluate, find_device, on_device, train
 
@@ -33,6 +34,7 @@ FORWARD = 0.35
 UNIT = 64
 """A pass-equivalent is one pass of the supernet, forward and backward, for so many examples."""
 OBJECTIVES = ("error", "parameters", "flops", "cost")
+BESIDE = ("none", "random")
 RETRAIN_SEED = 900
 
 
@@ -104,7 +106,9 @@ class ArchitectureProblem(NestedProblem):
                 raise unknown("objective", objective, OBJECTIVES)
         if final_epochs < 0 or retrains < 1 or not budget > 0.0:
             raise UsageError("Expected final_epochs of at least 0, retrains of at least 1 and a positive budget.")
-        least = sum(min(d.cost) for d in search_space.decisions if d.cost)
+        if beside not in BESIDE:
+            raise unknown("kind of beside", beside, BESIDE)
+        least = least_cost(search_space)
         if not cost_cap >= least:
             raise UsageError(
                 f"cost_cap={cost_cap:g}: no architecture of {search_space.name!r} costs less than {least:g}."
