@@ -96,6 +96,12 @@ def test_random_search_at_the_same_budget_stands_beside() -> None:
     alone = bl.solve(small, "sample.random", {"lower_solves": row["trials"]}, verify=False)
     assert alone.details["architecture"] == row["architecture"]
     assert alone.details["test_accuracy"] == row["test_accuracy"]
+    assert 100.0 * (1.0 - alone.upper_objective) == pytest.approx(row["trained_accuracy"])
+    bare = problem("cell201", TINY, budget=4.0, final_epochs=0)
+    (row,) = bl.solve(bare, "supernet", {"preset": "darts1", "beside": "random", **SHORT}, verify=False).details[
+        "random_search"
+    ]
+    assert "test_accuracy" not in row
 
 
 def test_a_collapse_is_told() -> None:

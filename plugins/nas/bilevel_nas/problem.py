@@ -23,6 +23,7 @@ from bilevel_core.errors import UsageError, unknown
 from bilevel_core.problems.nested import Answer, Call, NestedProblem
 from bilevel_core.result import Values
 from bilevel_nas.architecture_file import describe
+from bilevel_nas.cells import tables
 from bilevel_nas.data import Data
 from bilevel_nas.exact import least_cost
 from bilevel_nas.spaces import Architecture, SearchSpace
@@ -78,7 +79,8 @@ class ArchitectureProblem(NestedProblem):
         name: what to call the problem.
 
     Raises:
-        UsageError: a parameter is out of its range, or the cost cap leaves nothing.
+        UsageError: a parameter is out of its range, the cost cap leaves nothing, or the picture cannot be drawn.
+        MissingError: a picture is asked for, and matplotlib is not installed.
     """
 
     structure = frozenset({STRUCTURE})
@@ -108,6 +110,10 @@ class ArchitectureProblem(NestedProblem):
             raise UsageError("Expected final_epochs of at least 0, retrains of at least 1 and a positive budget.")
         if beside not in BESIDE:
             raise unknown("kind of beside", beside, BESIDE)
+        if picture:
+            from bilevel_nas.picture import refuse
+
+            refuse(Path(picture))
         least = least_cost(search_space)
         if not cost_cap >= least:
             raise UsageError(
@@ -236,6 +242,7 @@ class ArchitectureProblem(NestedProblem):
         told: dict[str, Any] = {"architecture": space.text(architecture)}
         for k, line in enumerate(space.draw(architecture)):
             told[f"drawn_{k}"] = line
+        told |= tables(space, architecture)
         told["network"] = describe(space, self.data.shape)
         told["cost"] = space.cost(architecture)
         told["parameters"] = space.parameters(architecture, self.data.shape)

@@ -63,7 +63,7 @@ def conclude(
     context.report("phase", message="training the architecture found")
     answer = problem.solve_lower(architecture, device=context.device)
     upper = answer.upper if isinstance(answer.upper, tuple) else (answer.upper,)
-    panel["trained_accuracy"] = 100.0 * (1.0 - upper[0]) if problem.objectives[0] == "error" else None
+    panel["trained_accuracy"] = 100.0 * (1.0 - upper[0])
     panel["pass_equivalents"] = passes
     panel["peak_memory_mib"] = peak_memory(oracle.device)
     texts = [*said_of(outcome, oracle, solver, kept), *warnings_of(solver, problem, architecture, panel, kept)]
@@ -186,9 +186,9 @@ def warnings_of(
 
 
 def baseline(solver: Supernet, problem: ArchitectureProblem, context: RunContext, passes: float) -> dict[str, Any]:
-    """Random search at the same budget, where it is asked for."""
+    """Random search at the same budget, where it is asked for and there is time."""
     wanted = solver.beside if solver.beside != "problem" else problem.beside
-    if wanted != "random" or context.stopped or context.expired or not problem.final_epochs:
+    if wanted != "random" or context.stopped or context.expired:
         return {}
     from bilevel_core.solvers.sample_methods import Random
 
@@ -201,10 +201,12 @@ def baseline(solver: Supernet, problem: ArchitectureProblem, context: RunContext
     if not found.has_point:
         return {}
     architecture = problem.architecture(found.x)
+    tested = problem.row("random search", architecture) if problem.final_epochs else {}
     row = {
         "architecture": problem.search_space.text(architecture),
         "trials": found.counts.get("trials", trials),
-        **problem.row("random search", architecture),
+        "trained_accuracy": None if found.upper_objective is None else 100.0 * (1.0 - found.upper_objective),
+        **tested,
         "cost": problem.search_space.cost(architecture),
     }
     return {"random_search": [row]}
