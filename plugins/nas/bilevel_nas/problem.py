@@ -238,6 +238,16 @@ class ArchitectureProblem(NestedProblem):
 
     def details(self, x: Values, y: Values) -> dict[str, Any]:
         """The architecture in words and numbers, its test accuracy, and those of the fixed architectures beside it."""
+        told = self.brief_details(x, y)
+        if self.final_epochs and self.fixed:
+            told["fixed_architectures"] = [
+                {"name": label, **self.tested(a), "cost": self.search_space.cost(a)}
+                for label, a in self.fixed_architectures.items()
+            ]
+        return told
+
+    def brief_details(self, x: Values, y: Values) -> dict[str, Any]:
+        """The same without the fixed architectures, each of which is trained."""
         space, architecture = self.search_space, self.architecture(x)
         told: dict[str, Any] = {"architecture": space.text(architecture)}
         for k, line in enumerate(space.draw(architecture)):
@@ -253,15 +263,10 @@ class ArchitectureProblem(NestedProblem):
 
             draw_architecture(space, architecture, Path(self.picture))
         if self.final_epochs:
-            told |= self.row("", architecture)
-            if self.fixed:
-                told["fixed_architectures"] = [
-                    {"name": label, **self.row(label, a), "cost": space.cost(a)}
-                    for label, a in self.fixed_architectures.items()
-                ]
+            told |= self.tested(architecture)
         return told
 
-    def row(self, label: str, architecture: Architecture) -> dict[str, Any]:
+    def tested(self, architecture: Architecture) -> dict[str, Any]:
         """The test accuracy of an architecture as figures for a table."""
         found = self.retrained(architecture, self.device)
         spread = {} if found.deviation is None else {"retraining_deviation": found.deviation}

@@ -201,7 +201,7 @@ def baseline(solver: Supernet, problem: ArchitectureProblem, context: RunContext
     if not found.has_point:
         return {}
     architecture = problem.architecture(found.x)
-    tested = problem.row("random search", architecture) if problem.final_epochs else {}
+    tested = problem.tested(architecture) if problem.final_epochs else {}
     row = {
         "architecture": problem.search_space.text(architecture),
         "trials": found.counts.get("trials", trials),
