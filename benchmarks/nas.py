@@ -4,6 +4,7 @@
     python benchmarks/nas.py search --space cell201-6 --cost-cap 20 --seeds 5 --out capped.jsonl
     python benchmarks/nas.py print runs.jsonl
     python benchmarks/nas.py table --file nb201_e12_e200.csv.gz --seeds 300
+    python benchmarks/nas.py signal --draws 6                                        # --data FOLDER
 
 A search gets 1,500 pass-equivalents whatever the method. The architecture it ends with is trained anew, twice, on the
 4,000 training and validation images, and tested on 10,000 that no search has seen. Finished runs in the file given by
@@ -170,6 +171,48 @@ def table(arguments: argparse.Namespace) -> None:
             print(f"| {count} | {name} | {' | '.join(cells)} |", flush=True)
 
 
+def signal(arguments: argparse.Namespace) -> None:
+    """How much of a search's architecture gradients is not the batches' noise: validation data only."""
+    from bilevel_core.hypergradients import reduced_gradient
+    from bilevel_nas.oracle import SupernetOracle, View
+    from bilevel_nas.solver import Supernet
+    from bilevel_nas.steps import SearchState, settings, train_weights
+
+    problem: Any = fashion(data_dir=arguments.data, space=arguments.space, fixed=False, final_epochs=0)
+    solver = Supernet()
+    oracle = SupernetOracle(problem, solver.parts, seed=0)
+    state = SearchState(x=oracle.x_start, y=oracle.y_start(), alive=oracle.alive)
+    state.momentum = state.y * 0.0
+    for k in range(arguments.warm):
+        train_weights(solver, oracle, state, k / problem.budget)
+    print("| images | hyper | signal share | root mean square | passes | CPU s |")
+    print("|---|---|---|---|---|---|")
+    for size in (64, 256):
+        for hyper in ("first", "cg:2", "cg:5", "cg:10"):
+            configured = Supernet(preset="darts1", hyper=hyper)
+            oracle.parts = configured.parts
+            start, oracle.passes = time.process_time(), 0.0
+            found: list[np.ndarray] = []
+            for k in range(arguments.draws):
+                oracle.view = View(oracle.batch("lower", size, k), oracle.batch("upper", size, k), seed=k)
+                with oracle.charged(size, gauss_newton=configured.gauss_newton):
+                    how = settings(configured, oracle, 0.0)
+                    found.append(reduced_gradient(oracle, state.x, oracle.response(state.y), how).value)
+            inner = np.array(found) @ np.array(found).T
+            n, power = len(found), float(np.trace(inner)) / len(found)
+            share = (float(inner.sum()) - n * power) / (n * (n - 1)) / power
+            seconds = (time.process_time() - start) / n
+            cells = (
+                size,
+                hyper,
+                f"{share:.2f}",
+                f"{math.sqrt(power):.3f}",
+                f"{oracle.passes / n:.0f}",
+                f"{seconds:.1f}",
+            )
+            print(f"| {' | '.join(map(str, cells))} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
@@ -192,6 +235,12 @@ def main() -> None:
     three.add_argument("--seeds", type=int, default=300)
     three.add_argument("--evaluations", type=int, nargs="+", default=[100, 400])
     three.set_defaults(run=table)
+    four = commands.add_parser("signal")
+    four.add_argument("--space", default="cell201-12")
+    four.add_argument("--data", default="")
+    four.add_argument("--draws", type=int, default=6)
+    four.add_argument("--warm", type=int, default=225)
+    four.set_defaults(run=signal)
     arguments = parser.parse_args()
     arguments.run(arguments)
 

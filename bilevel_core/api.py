@@ -304,7 +304,11 @@ def _run(method: Any, problem: Problem, context: RunContext) -> Result:
 
 
 def _with_check(problem: Problem, result: Result, context: RunContext, *, verify: bool) -> Result:
-    result = dataclasses.replace(result, details={**result.details, **problem.details(result.x, result.y)})
+    ask = problem.brief_details if context.stopped or context.expired else problem.details
+    try:
+        result = dataclasses.replace(result, details={**result.details, **ask(result.x, result.y)})
+    except KeyboardInterrupt:  # the point is there, and must not be lost with what is said of it
+        return dataclasses.replace(result, termination=Termination.STOPPED_BY_USER)
     if not verify:
         return result
     context.report("phase", message="checking the point independently")

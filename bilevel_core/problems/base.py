@@ -41,6 +41,10 @@ class Problem(ABC):
         """
         return {}
 
+    def brief_details(self, x: Values, y: Values) -> dict[str, Any]:
+        """The same without what takes long: asked for where a run was stopped, or its time limit has passed."""
+        return self.details(x, y)
+
 
 @dataclass(frozen=True)
 class Residuals:

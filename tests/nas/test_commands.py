@@ -14,14 +14,15 @@ torch: Any = pytest.importorskip("torch", reason="architecture search needs torc
 from typer.testing import CliRunner  # noqa: E402
 
 import bilevel_core as bl  # noqa: E402
-from bilevel_core.errors import UsageError  # noqa: E402
+from bilevel_core.errors import MissingError, UsageError  # noqa: E402
 from bilevel_core.plugins.registry import get_registry  # noqa: E402
 from bilevel_nas import data as data_module  # noqa: E402
 from bilevel_nas.architecture_file import load, save  # noqa: E402
+from bilevel_nas.cells import tables  # noqa: E402
 from bilevel_nas.commands import app  # noqa: E402
 from bilevel_nas.library import fashion, images  # noqa: E402
 from bilevel_nas.presets import NOT_OFFERED, PRESETS  # noqa: E402
-from bilevel_nas.spaces import SPACES, Shape  # noqa: E402
+from bilevel_nas.spaces import SPACES, Shape, find_space  # noqa: E402
 
 from .small import problem  # noqa: E402
 
@@ -87,7 +88,8 @@ def test_an_architecture_is_exported_read_again_and_built(result: Any, tmp_path:
 @pytest.mark.parametrize("space", ["cell201-12", "darts", "mobile"])
 def test_architectures_are_drawn(space: str, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="drawing needs matplotlib")
-    from bilevel_nas.picture import draw_architecture, edges_of
+    from bilevel_nas.cells import edges_of
+    from bilevel_nas.picture import draw_architecture
     from bilevel_nas.spaces import find_space
 
     made = find_space(space)
@@ -100,13 +102,38 @@ def test_architectures_are_drawn(space: str, tmp_path: Path) -> None:
         draw_architecture(made, architecture, tmp_path / "cell.txt")
 
 
+def test_a_picture_that_cannot_be_drawn_is_refused_before_the_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UsageError, match=r"\.png"):
+        problem(picture="cell.txt")
+    with pytest.raises(UsageError, match="no folder"):
+        problem(picture=str(tmp_path / "nowhere" / "cell.svg"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingError, match=r"bilevel\[plot\]"):
+        problem(picture=str(tmp_path / "cell.svg"))
+
+
+def test_cells_are_drawn_as_tables() -> None:
+    space = find_space("cell201", {"nodes": 3, "share": "stage"})
+    told = tables(space, (1, 0, 3, 0, 2, 4))
+    assert told["drawing_of_c0"] == [
+        {"from": "0", "to 1": "skip", "to 2": ""},
+        {"from": "1", "to 1": "", "to 2": "conv3x3"},
+    ]
+    assert told["drawing_of_c1"] == [{"from": "0", "to 2": "conv1x1"}, {"from": "1", "to 2": "avgpool"}]
+    darts = find_space("darts")
+    assert set(tables(darts, darts.fixed()["all skip"])) == {"drawing_of_normal", "drawing_of_reduce"}
+    assert tables(find_space("mlp"), (0, 0, -1)) == {}
+
+
 def test_a_recorded_run_has_its_architecture(result: Any) -> None:
     """Every edge of the cell found is named in the figure; what is no search space is not called."""
     pytest.importorskip("matplotlib", reason="drawing needs matplotlib")
     from bilevel_core.figures.base import draw
     from bilevel_core.run.stored import StoredRun
     from bilevel_nas.architecture_file import space_of
-    from bilevel_nas.picture import edges_of
+    from bilevel_nas.cells import edges_of
 
     def drawn(of: Any) -> Any:
         return draw(StoredRun(Path("nowhere"), {"name": "p"}, (), of), ["nas/cell"])

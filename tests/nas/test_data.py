@@ -75,6 +75,12 @@ def test_damaged_files_are_named(folder: Path) -> None:
         load_data("fashion", data_dir=str(folder))
 
 
+def test_images_without_as_many_labels_are_refused(folder: Path) -> None:
+    idx(folder / f"{IDX[1]}.gz", np.zeros(39))
+    with pytest.raises(UsageError, match="as many labels"):
+        load_data("fashion", data_dir=str(folder), train=5, validation=5)
+
+
 def test_arrays(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     path = tmp_path / "a.npz"
@@ -127,6 +133,23 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
     image.new("L", (5, 5)).save(tmp_path / "cats" / "odd.png")
     with pytest.raises(UsageError, match="one size"):
         load_data(str(tmp_path), train=3, validation=3)
+    (tmp_path / "cats" / "odd.png").write_bytes(b"no image")
+    with pytest.raises(UsageError, match=r"odd\.png cannot be read as an image"):
+        load_data(str(tmp_path), train=3, validation=3)
+
+
+def test_images_of_16_bits_are_scaled_like_those_of_8(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image", reason="image folders need Pillow")
+    found = []
+    for bits in (8, 16):
+        for label in ("cats", "dogs"):
+            folder = tmp_path / str(bits) / label
+            folder.mkdir(parents=True)
+            for k in range(4):
+                grey = np.arange(36).reshape(6, 6) + 10 * k + 100 * (label == "dogs")
+                image.fromarray((grey * (257 if bits == 16 else 1)).astype(f"uint{bits}")).save(folder / f"{k}.png")
+        found.append(load_data(str(tmp_path / str(bits)), train=3, validation=3))
+    assert np.allclose(found[0].train.x, found[1].train.x, atol=1e-5)
 
 
 def test_digits() -> None:

@@ -26,13 +26,29 @@ from small import problem
 torch.set_num_threads(1)
 torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
 small = problem("cell201", {"nodes": 3, "stages": 1}, budget=6.0, final_epochs=0)
-lines = []
+lines, differing, mean = [], 0, parallel.mean
+
+
+def watched(values):
+    global differing
+    together = mean(values)
+    differing += not torch.equal(values, together)
+    return together
+
+
+parallel.mean = watched  # the ranks' own gradients are of other batches, or there would be nothing to agree on
 for preset in ("darts1", "auxiliary"):
     options = {"preset": preset, "batch": 16, "every": 2}
     options |= {"hyper": "aux:2", "second_order_batch": 16} if preset == "auxiliary" else {}
     details = bl.solve(small, "supernet", options, verify=False).details
     told = ("architecture", "entropy", "supernet_accuracy", "architecture_eigenvalue")
     lines.append(" ".join(str(details[k]) for k in told))
+lines.append(str(parallel.of_first_rank((rank, 5))))
+lines.append(str(differing > 10))
+try:
+    bl.solve(small, "supernet", time_limit=100, verify=False)
+except bl.UsageError as error:
+    lines.append(str(error))
 lines.append(str(parallel.mean_number(float(rank))))
 open(out, "w").write(chr(10).join(lines))
 torch.distributed.destroy_process_group()
@@ -52,11 +68,17 @@ def test_two_ranks_agree(tmp_path: Path) -> None:
     assert [p.wait(timeout=120) for p in ranks] == [0, 0]
     first, second = ((tmp_path / str(k)).read_text() for k in (0, 1))
     assert first == second
-    assert first.splitlines()[-1] == "0.5"
+    *_, of_first, different, refused, mean = first.splitlines()
+    assert of_first == "(0, 5)"
+    assert different == "True"
+    assert "time limit" in refused
+    assert mean == "0.5"
 
 
 def test_without_a_process_group_nothing_changes() -> None:
     values = torch.ones(3)
     assert parallel.mean(values) is values
     assert parallel.rank() == 0
+    assert parallel.ranks() == 1
+    assert parallel.of_first_rank((3, 1)) == (3, 1)
     assert parallel.mean_number(2.0) == 2.0

@@ -96,6 +96,10 @@ def test_what_exceeds_the_cost_cap_is_not_trained() -> None:
     assert small.violation((1, 1, 1)) > 0.0
     with pytest.raises(UsageError, match="cost_cap"):
         problem(cost_cap=-1.0)
+    # The cheapest perceptron has one layer of two units, whatever the depth that there might be.
+    assert vectors(cost_cap=2.0).violation((0, 0, -1)) == 0.0
+    with pytest.raises(UsageError, match="less than 2"):
+        vectors(cost_cap=1.9)
 
 
 def test_the_test_part_is_seen_only_by_the_final_networks() -> None:
@@ -140,7 +144,9 @@ def test_mixed_precision_and_channels_last_train_too() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"objectives": ("loss",)}, {"retrains": 0}, {"budget": 0.0}, {"final_epochs": -1}], ids=str
+    "wrong",
+    [{"objectives": ("loss",)}, {"retrains": 0}, {"budget": 0.0}, {"final_epochs": -1}, {"beside": "grid"}],
+    ids=str,
 )
 def test_wrong_parameters_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError):

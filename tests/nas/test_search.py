@@ -96,6 +96,12 @@ def test_random_search_at_the_same_budget_stands_beside() -> None:
     alone = bl.solve(small, "sample.random", {"lower_solves": row["trials"]}, verify=False)
     assert alone.details["architecture"] == row["architecture"]
     assert alone.details["test_accuracy"] == row["test_accuracy"]
+    assert 100.0 * (1.0 - alone.upper_objective) == pytest.approx(row["trained_accuracy"])
+    bare = problem("cell201", TINY, budget=4.0, final_epochs=0)
+    (row,) = bl.solve(bare, "supernet", {"preset": "darts1", "beside": "random", **SHORT}, verify=False).details[
+        "random_search"
+    ]
+    assert "test_accuracy" not in row
 
 
 def test_a_collapse_is_told() -> None:
@@ -128,9 +134,78 @@ def test_skips_end_a_search_before_there_are_too_many() -> None:
 
 def test_a_cost_cap_holds_whatever_the_preset() -> None:
     small = problem("cell201", TINY, cost_cap=12.0, budget=3.0, final_epochs=0)
-    for preset, more in (("darts1", {}), ("auxiliary", {"reg": "cost:1"}), ("gdas", {})):
+    for preset, more in (
+        ("darts1", {}),
+        ("auxiliary", {"reg": "cost:1"}),
+        ("gdas", {}),
+        ("fair-darts", {}),
+        ("darts-plus", {}),
+        ("darts-pt", {"budget": 24.0}),
+        ("ostr-darts", {"budget": 24.0}),
+        ("once-for-all", {"budget": 24.0}),
+    ):
         result = bl.solve(small, "supernet", {"preset": preset, **short(preset), **more}, verify=False)
-        assert result.details["cost"] <= 12.0
+        assert result.details["cost"] <= 12.0, preset
+
+
+@pytest.mark.parametrize(
+    ("options", "spent"),
+    [
+        ({"hyper": "unroll:2"}, {"hessian_products": 2, "mixed_products": 2}),
+        ({"reg": "entropy"}, {}),
+        ({"disc": "top2"}, {}),
+        ({"disc": "budgeted"}, {}),
+        ({"disc": "skips:1"}, {}),
+        ({"relax": "sigmoid", "disc": "threshold"}, {}),
+        ({"stop": "eigenvalue:1e-4", "warm": 0.0, "every": 1}, {}),
+    ],
+    ids=lambda o: " ".join(f"{k}={v}" for k, v in o.items()),
+)
+def test_parts_that_are_in_no_preset_run_a_short_search(options: dict[str, Any], spent: dict[str, int]) -> None:
+    """What each does is tested by itself; here, that the search does it."""
+    space = {"nodes": 4, "stages": 1} if options.get("disc") else TINY
+    small = problem("cell201", space, budget=40.0 if "stop" in options else 6.0, final_epochs=0)
+    result = bl.solve(small, "supernet", {"preset": "darts1", **SHORT, **options}, seed=4, verify=False)
+    codes = small.architecture(result.x)
+    steps = result.counts["architecture_steps"]
+    assert steps > 0
+    assert {k: result.counts[k] / steps for k in spent} == spent
+    if options.get("disc") in ("top2", "threshold"):
+        inputs = [d.node for d, c in zip(small.search_space.decisions, codes, strict=True) if c != d.zero]
+        assert max(inputs.count(node) for node in inputs) <= 2
+    if options.get("disc") == "skips:1":
+        assert codes.count(1) <= 1
+    if "stop" in options:
+        assert "eigenvalue grew" in result.details["stopped_because"]
+        assert result.details["pass_equivalents"] < 40.0
+
+
+def test_starts_share_the_budget_and_are_all_counted() -> None:
+    small = problem("cell201", TINY, budget=6.0, final_epochs=0)
+    one, two = (bl.solve(small, "supernet", {"preset": "darts1", "starts": n, **SHORT}, verify=False) for n in (1, 2))
+    assert two.details["pass_equivalents"] == pytest.approx(one.details["pass_equivalents"], abs=1.0)
+    # Every gradient of 16 images is a quarter of a pass; that of the diagnosis is not counted.
+    gradients = two.counts["lower_gradients"] + two.counts["architecture_steps"]
+    assert two.details["pass_equivalents"] == pytest.approx(gradients / 4)
+    assert two.counts["lower_gradients"] == two.counts["weight_steps"]
+
+
+def test_a_search_that_is_cut_short_says_so() -> None:
+    small = problem("cell201", TINY, budget=50.0, fixed=True)
+
+    def stop(event: bl.Event) -> bool:
+        return event.kind == "iteration" and event.data["iteration"] >= 2
+
+    result = bl.solve(small, "supernet", {"preset": "darts1", **SHORT}, verify=False, callbacks=[stop])
+    assert result.has_point
+    assert "cut short at 1 of 50 pass-equivalents" in result.message
+    assert "no point to give" not in result.message
+    # A random architecture is no collapse of a search.
+    assert "never moved" in result.message
+    assert "collapsed" not in result.message
+    # The architecture is tested; those to compare it with are not waited for.
+    assert "test_accuracy" in result.details
+    assert "fixed_architectures" not in result.details
 
 
 @pytest.mark.parametrize(
@@ -145,6 +220,8 @@ def test_a_cost_cap_holds_whatever_the_preset() -> None:
         ({"preset": "darts1", "reg": "zero-one"}, "sigmoid"),
         ({"preset": "darts1", "reg": "beta+beta"}, "twice"),
         ({"relax": "softmax:2"}, "no argument"),
+        ({"hyper": "cg:2.5"}, "integer"),
+        ({"preset": "once-for-all", "stop": "skips"}, "limit on skips"),
         ({"warm": 1.5}, "warm"),
         ({"budget": -1}, "budget"),
         ({"preset": "darts1", "damping": 0.2}, "no effect"),
@@ -157,13 +234,30 @@ def test_parts_that_do_not_go_together_are_refused(options: dict[str, Any], said
         Supernet(**options)
 
 
-def test_other_problems_and_spaces_that_do_not_fit_are_refused() -> None:
+@pytest.mark.parametrize(
+    ("space", "options", "said"),
+    [
+        ("macro", {"preset": "fair-darts"}, "leave out edges"),
+        ("macro", {"preset": "darts1", "edges": True}, "no edges"),
+        ("mlp", {"preset": "random-features"}, "lower=freeze"),
+        ("mlp", {"preset": "darts-plus"}, "stop=skips"),
+        ("mlp", {"preset": "p-darts"}, "disc=skips"),
+        ("mlp", {"preset": "darts1", "reg": "skip-dropout"}, "reg=skip-dropout"),
+        ("mlp", {"preset": "darts1", "mask": "partial:2"}, "needs channels"),
+        ("macro", {"preset": "darts1", "mask": "prune:3"}, "takes nothing away"),
+    ],
+    ids=str,
+)
+def test_parts_without_an_effect_on_a_space_are_refused(space: str, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        bl.solve(problem(space, SMALL[space], budget=4.0), "supernet", {**SHORT, **options})
+
+
+def test_other_problems_are_refused() -> None:
     with pytest.raises(RefusedError, match="no search for an architecture"):
         bl.solve(bl.NestedProblem([bl.Integer("n", 0, 3)], lambda x, call: bl.Answer({}, 0.0, 0.0)), "supernet")
-    with pytest.raises(UsageError, match="leave out edges"):
-        bl.solve(problem("macro", SMALL["macro"], budget=4.0), "supernet", {"preset": "fair-darts", **SHORT})
-    with pytest.raises(UsageError, match="no edges"):
-        bl.solve(problem("macro", SMALL["macro"], budget=4.0), "supernet", {"preset": "darts1", "edges": True, **SHORT})
+    with pytest.raises(UsageError, match="put error first"):
+        bl.solve(problem(objectives=("cost",)), "supernet")
     with pytest.raises(UsageError, match="used up"):
         bl.solve(problem(budget=2.0), "supernet", {"preset": "darts-pt", **SHORT})
 

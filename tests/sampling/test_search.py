@@ -270,3 +270,31 @@ def test_time_over_keeps_the_best_point() -> None:
     assert result.termination == "stopped-by-user"
     assert result.counts["trials"] == 7
     assert result.has_point
+
+
+class Telling(bl.NestedProblem):
+    """Says at length what a point is, or is interrupted while it does."""
+
+    interrupted = False
+
+    def details(self, x: Any, y: Any) -> dict[str, Any]:
+        if self.interrupted:
+            raise KeyboardInterrupt
+        return {"told": "at length"}
+
+    def brief_details(self, x: Any, y: Any) -> dict[str, Any]:
+        return {"told": "in brief"}
+
+
+def test_a_run_that_was_stopped_is_told_of_in_brief_and_its_point_outlives_an_interruption() -> None:
+    problem = Telling([bl.Integer("n", 0, 9)], lambda x, call: bl.Answer({}, float(x["n"]), 0.0))
+    whole = bl.solve(problem, "sample.random", {"lower_solves": 3})
+    assert whole.details["told"] == "at length"
+    cut = bl.solve(problem, "sample.random", {"lower_solves": 3}, callbacks=[lambda event: event.kind == "incumbent"])
+    assert cut.termination is bl.Termination.STOPPED_BY_USER
+    assert cut.details["told"] == "in brief"
+    problem.interrupted = True
+    kept = bl.solve(problem, "sample.random", {"lower_solves": 3})
+    assert kept.termination is bl.Termination.STOPPED_BY_USER
+    assert kept.x == whole.x
+    assert "told" not in kept.details

@@ -176,6 +176,9 @@ def _idx(name: str, given: str) -> tuple[Part, Part]:
         raise UsageError(f"The data set {name!r} was not found on this machine. {HOW[name]}")
     arrays = [_idx_array(_file(folder, n)) for n in IDX]
     images = [a[:, None] for a in (arrays[0], arrays[2])]
+    for a, b in ((arrays[0], arrays[1]), (arrays[2], arrays[3])):
+        if a.ndim != 3 or b.ndim != 1 or len(a) != len(b):
+            raise UsageError(f"{folder}: expected images and as many labels, got arrays of {a.shape} and {b.shape}.")
     labels = [a.astype(np.int64) for a in (arrays[1], arrays[3])]
     return Part(images[0], labels[0]), Part(images[1], labels[1])
 
@@ -200,7 +203,7 @@ def _digits() -> Part:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise MissingError("The digits come with scikit-learn. Install it with: pip install scikit-learn") from error
+        raise MissingError("The digits come with scikit-learn. Install it with: pip install 'bilevel[nas]'") from error
     found: Any = load_digits()
     return Part((found.images / 16.0).astype(np.float32)[:, None], found.target.astype(np.int64))
 
@@ -243,15 +246,24 @@ def _images(folder: Path) -> Part:
     labels: list[int] = []
     for label, place in enumerate(classes):
         for file in sorted(p for p in place.iterdir() if p.suffix.lower() in IMAGES):
-            with Image.open(file) as opened:
-                plain = opened.convert("L") if opened.mode in ("1", "L", "I", "I;16") else opened.convert("RGB")
-                array = np.asarray(plain, np.float32) / 255.0
+            try:
+                with Image.open(file) as opened:
+                    array = _pixels(opened)
+            except (OSError, ValueError) as error:
+                raise UsageError(f"{file} cannot be read as an image: {error}.") from error
             images.append(array[None] if array.ndim == 2 else array.transpose(2, 0, 1))
             labels.append(label)
     shapes = {a.shape for a in images}
     if len(shapes) != 1:
         raise UsageError(f"{folder}: expected images of one size and kind, got {sorted(shapes)[:4] or 'none'}.")
     return _checked(np.stack(images), np.array(labels), str(folder))
+
+
+def _pixels(image: Any) -> np.ndarray:
+    """Values from 0 to 1, one channel for grey and three for colour."""
+    if image.mode.startswith("I"):  # 16 bits, which a conversion to 8 would cut off instead of scaling
+        return np.asarray(image, np.float32) / 65535.0
+    return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"), np.float32) / 255.0
 
 
 def _torchvision(name: str, folder: str) -> tuple[Part, Part | None]:

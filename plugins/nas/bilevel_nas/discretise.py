@@ -5,27 +5,33 @@
 | argmax | the most probable choice of each decision; ``none`` only where the policy allows it |
 | top2 | the same, and only the two strongest inputs of each node (DARTS); the others become ``none`` |
 | threshold | choices whose weight exceeds a threshold, at most two inputs a node (Fair DARTS) |
+| skips | the most probable choices with no more than so many skips in a cell (P-DARTS) |
 | perturbation | choice by choice, the one whose removal costs most validation loss (DARTS-PT) |
 | strength | the one with which alone the supernet has the smallest validation loss (operation strength) |
-| budgeted | the most probable architecture within the cost cap, exactly: a mixed-integer program, or enumeration |
+| budgeted | the most probable architecture within the cost cap |
 | evolution | the best found by regularised evolution with the supernet's weights |
+
+A cost cap and a limit on skips hold whatever the rule: what it would take is replaced by the most probable choices
+within them, found exactly (`bilevel_nas.exact`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, milp
 
 from bilevel_core.errors import UsageError
 from bilevel_core.sampling import Score
 from bilevel_core.sampling.evolution import AgeingSampler
+from bilevel_nas.exact import Scores, most_probable_within
 from bilevel_nas.oracle import SupernetOracle, View
 from bilevel_nas.problem import FORWARD, UNIT
 from bilevel_nas.spaces import Architecture, Choice, SearchSpace
+from bilevel_nas.spaces.base import INACTIVE
 from bilevel_nas.steps import SearchState, one_architecture_loss
 
 if TYPE_CHECKING:
@@ -36,9 +42,7 @@ LOOK = 512
 TUNE = 10
 """Training steps between two choices that are made by trying."""
 TUNE_RATE = 0.01
-ENUMERATED = 100_000
 INPUTS = 2
-Scores = Sequence[np.ndarray]
 
 
 def reserve(solver: Supernet, oracle: SupernetOracle) -> float:
@@ -60,20 +64,45 @@ def discretise(solver: Supernet, oracle: SupernetOracle, state: SearchState) -> 
         UsageError: the rule does not fit the space, or nothing is within the cost cap.
     """
     space, rule = oracle.search_space, oracle.parts.part("disc")
-    allow = solver.allow_none
-    scores = scores_of(oracle, state.x, allow_none=allow)
     if rule.kind == "evolution":
         return _evolution(oracle, state, rule.count)
-    if rule.kind in ("perturbation", "strength"):
-        chosen = _by_trying(solver, oracle, state, scores, rule.kind)
-        return space.canonical(chosen)
-    if rule.kind == "budgeted" or math.isfinite(oracle.architectures.cost_cap):
-        return budgeted(space, scores, oracle.architectures.cost_cap)
-    stop = oracle.parts.part("stop")
-    best = fewer_skips(space, scores, stop.count) if stop.kind == "skips" else most_probable(scores)
+    scores = scores_of(oracle, state.x, allow_none=solver.allow_none)
     if rule.kind in ("top2", "threshold"):
-        best = strongest_inputs(space, scores, best, rule.value if rule.kind == "threshold" else 0.0)
-    return space.canonical(best)
+        scores = strongest_inputs(space, scores, rule.value if rule.kind == "threshold" else 0.0)
+    limits = Limits(oracle.architectures.cost_cap, most_skips_allowed(oracle))
+    if rule.kind in ("perturbation", "strength"):
+        return space.canonical(_by_trying(solver, oracle, state, scores, rule.kind, limits))
+    if limits.any or rule.kind == "budgeted":
+        return limits.most_probable(space, scores)
+    return most_probable(space, scores)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an architecture must keep to.
+
+    Attributes:
+        cap: most that it may cost.
+        skips: most skips in a cell; None for no limit.
+    """
+
+    cap: float
+    skips: int | None
+
+    @property
+    def any(self) -> bool:
+        """Whether there is one."""
+        return math.isfinite(self.cap) or self.skips is not None
+
+    def most_probable(self, space: SearchSpace, scores: Scores) -> Architecture:
+        """See `most_probable_within`."""
+        return most_probable_within(space, scores, self.cap, self.skips)
+
+
+def most_skips_allowed(oracle: SupernetOracle) -> int | None:
+    """The limit on skips that the rule of stopping or of discretising sets; None for none."""
+    counts = [p.count for p in map(oracle.parts.part, ("stop", "disc")) if p.kind == "skips"]
+    return min(counts, default=None)
 
 
 def scores_of(oracle: SupernetOracle, x: np.ndarray, *, allow_none: bool) -> list[np.ndarray]:
@@ -87,90 +116,42 @@ def scores_of(oracle: SupernetOracle, x: np.ndarray, *, allow_none: bool) -> lis
     return found
 
 
-def most_probable(scores: Scores) -> Architecture:
+def most_probable(space: SearchSpace, scores: Scores) -> Architecture:
     """The most probable choice of each decision."""
-    return tuple(int(np.argmax(s)) for s in scores)
+    return space.canonical([int(np.argmax(s)) for s in scores])
 
 
-def fewer_skips(space: SearchSpace, scores: Scores, most: int) -> Architecture:
-    """The most probable choices with at most so many skips in a cell: the weakest ones give way to the next best."""
-    best = list(most_probable(scores))
-    for cell in dict.fromkeys(d.node.rpartition("/")[0] for d in space.decisions):
-        skips = [
-            k
-            for k, d in enumerate(space.decisions)
-            if d.node.rpartition("/")[0] == cell and d.skip is not None and best[k] == d.skip
-        ]
-        for k in sorted(skips, key=lambda k: float(scores[k][best[k]]), reverse=True)[most:]:
-            without = scores[k].copy()
-            without[best[k]] = -1.0
-            best[k] = int(np.argmax(without))
-    return tuple(best)
-
-
-def strongest_inputs(space: SearchSpace, scores: Scores, best: Architecture, threshold: float) -> Architecture:
-    """Keep the two strongest inputs of each node, those above a threshold only; the strongest one always.
-
-    Raises:
-        UsageError: the decisions are no edges that could be left out.
+def strongest_inputs(space: SearchSpace, scores: Scores, threshold: float) -> list[np.ndarray]:
+    """Scores that leave nothing but ``none`` to all edges except the two strongest inputs of each node that are above
+    a threshold; the strongest one is kept in any case. (All decisions are edges: see `bilevel_nas.fit`.)
     """
-    chosen = list(best)
-    nodes = {d.node for d in space.decisions}
-    if "" in nodes or any(d.zero is None for d in space.decisions):
-        raise UsageError(
-            f"disc=top2 and threshold leave out edges, which the space {space.name!r} has none of: use argmax."
-        )
-    for node in nodes:
+    found = list(scores)
+    for node in dict.fromkeys(d.node for d in space.decisions):
         into = [k for k, d in enumerate(space.decisions) if d.node == node]
-        order = sorted(into, key=lambda k: float(scores[k][chosen[k]]), reverse=True)
+        order = sorted(into, key=lambda k: float(scores[k].max()), reverse=True)
         for place, k in enumerate(order):
-            zero = space.decisions[k].zero
-            if zero is not None and place and (place >= INPUTS or scores[k][chosen[k]] < threshold):
-                chosen[k] = zero
-    return tuple(chosen)
+            if place and (place >= INPUTS or float(scores[k].max()) < threshold):
+                found[k] = np.where(np.arange(len(scores[k])) == space.decisions[k].zero, 1.0, -1.0)
+    return found
 
 
-def budgeted(space: SearchSpace, scores: Scores, cap: float) -> Architecture:
-    """The architecture with the largest sum of log-probabilities among those that cost no more than a cap.
-
-    Exact: by HiGHS where decisions do not depend on each other, else by enumeration.
-
-    Raises:
-        UsageError: the space is conditional and too large to enumerate, or nothing is within the cap.
-    """
-    logs = [np.where(s >= 0.0, np.log(np.maximum(s, 1e-12)), -1e6) for s in scores]
-    if space.space.conditional:
-        if space.size > ENUMERATED:
-            raise UsageError(
-                f"disc=budgeted enumerates spaces whose decisions depend on each other, up to {ENUMERATED} "
-                f"architectures; {space.name!r} has up to {space.size:.3g}."
-            )
-        within = [a for a in space.enumerate() if space.cost(a) <= cap + 1e-9]
-        if not within:
-            raise UsageError(f"No architecture of {space.name!r} costs at most {cap:g}.")
-        return max(within, key=lambda a: sum(float(v[c]) for v, c in zip(logs, a, strict=True) if c >= 0))
-    sizes = [len(v) for v in logs]
-    one = np.zeros((len(sizes), sum(sizes)))
-    ends = np.cumsum([0, *sizes])
-    for k in range(len(sizes)):
-        one[k, ends[k] : ends[k + 1]] = 1.0
-    cost = np.concatenate([np.array(d.cost or (0.0,) * len(d.choices)) for d in space.decisions])
-    rows = [LinearConstraint(one, 1.0, 1.0)]
-    if math.isfinite(cap):
-        rows.append(LinearConstraint(cost[None], -np.inf, cap))
-    found = milp(-np.concatenate(logs), constraints=rows, integrality=np.ones(len(cost)), bounds=Bounds(0, 1))
-    if found.x is None:
-        raise UsageError(f"No architecture of {space.name!r} costs at most {cap:g}.")
-    return tuple(int(np.argmax(found.x[ends[k] : ends[k + 1]])) for k in range(len(sizes)))
+def only(scores: Scores, chosen: Mapping[int, int]) -> list[np.ndarray]:
+    """Scores that leave nothing but the choices made to the decisions that are made."""
+    found = list(scores)
+    for k, c in chosen.items():
+        found[k] = np.where(np.arange(len(scores[k])) == c, 1.0, -1.0)
+    return found
 
 
-def _by_trying(solver: Supernet, oracle: SupernetOracle, state: SearchState, scores: Scores, kind: str) -> Architecture:
+def _by_trying(
+    solver: Supernet, oracle: SupernetOracle, state: SearchState, scores: Scores, kind: str, limits: Limits
+) -> Architecture:
     """Decide one by one, in a random order, with a little training of the weights after each."""
     order = np.random.default_rng(oracle.seed_of_search).permutation(len(oracle.decisions))
     fixed: dict[int, int] = {}
     data = oracle.batch("upper", LOOK, 3_000_000_000)
     for k in map(int, order):
-        options = list(np.flatnonzero(scores[k] >= 0.0).tolist())
+        options = _open_choices(oracle.search_space, scores, fixed, k, limits)
         with oracle.charged(len(data[0])):
             losses = {c: oracle.loss(state.y, _trial(oracle, state, fixed, k, c, kind), data) for c in options}
         # Removing an important choice costs most; keeping it alone costs least.
@@ -179,6 +160,20 @@ def _by_trying(solver: Supernet, oracle: SupernetOracle, state: SearchState, sco
         with oracle.charged(solver.batch):
             _tune(solver, oracle, state, fixed)
     return tuple(fixed[k] for k in range(len(oracle.decisions)))
+
+
+def _open_choices(space: SearchSpace, scores: Scores, fixed: Mapping[int, int], here: int, limits: Limits) -> list[int]:
+    """The choices of a decision that some architecture within the limits has, those made before given."""
+    options = list(map(int, np.flatnonzero(scores[here] >= 0.0)))
+    if not limits.any:
+        return options
+    found: list[int] = []
+    for c in options:
+        best = limits.most_probable(space, only(scores, {**fixed, here: c}))
+        if all(best[k] in (chosen, INACTIVE) for k, chosen in {**fixed, here: c}.items()):
+            found.append(c)
+    # None is left where all that may be taken is over the limits: then what may not be is.
+    return found or [max(limits.most_probable(space, only(scores, fixed))[here], 0)]
 
 
 def _trial(

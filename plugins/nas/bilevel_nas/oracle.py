@@ -20,6 +20,7 @@ from bilevel_core.errors import UsageError
 from bilevel_core.lower import Response
 from bilevel_core.oracles.torch import TorchOracle
 from bilevel_core.problems.torch import TorchProblem
+from bilevel_nas.fit import refuse_idle
 from bilevel_nas.parts import Parts
 from bilevel_nas.problem import FORWARD, UNIT, ArchitectureProblem
 from bilevel_nas.relax import make_relaxation
@@ -103,6 +104,7 @@ class SupernetOracle(TorchOracle):
             torch.manual_seed(seed)
             net = self.search_space.supernet(problem.data.shape, activation, self.partial)
             x0 = START * torch.randn(sum(self._sizes), dtype=dtype)
+        refuse_idle(parts, self.search_space, net)
         if parts.part("lower").kind == "freeze":
             freeze_convolutions(net)
         self.net = net.to(place, dtype)
@@ -183,8 +185,6 @@ class SupernetOracle(TorchOracle):
     def expected_cost(self, x: torch.Tensor) -> torch.Tensor:
         """Expected cost relative to the dearest architecture; beyond the cost cap where there is one."""
         dearest = sum(max(d.cost) for d in self.decisions if d.cost)
-        if not dearest:
-            raise UsageError(f"reg=cost needs costs, and the space {self.search_space.name!r} has none.")
         total = x.new_zeros(())
         for d, p in zip(self.decisions, self.probabilities(x), strict=True):
             if d.cost:

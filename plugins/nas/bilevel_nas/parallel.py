@@ -19,6 +19,11 @@ def rank() -> int:
     return distributed.get_rank() if _active() else 0
 
 
+def ranks() -> int:
+    """How many processes search together; 1 without a process group."""
+    return distributed.get_world_size() if _active() else 1
+
+
 def mean(values: torch.Tensor) -> torch.Tensor:
     """The mean of a tensor over the ranks."""
     if not _active():
@@ -39,3 +44,13 @@ def mean_array(values: np.ndarray) -> np.ndarray:
 def mean_number(value: float) -> float:
     """The mean of a number over the ranks."""
     return float(mean_array(np.array([value]))[0]) if _active() else value
+
+
+def of_first_rank(codes: tuple[int, ...]) -> tuple[int, ...]:
+    """Integers as rank 0 has them. Ranks agree by construction, but kernels of a GPU may round differently twice."""
+    if not _active():
+        return codes
+    place = "cuda" if distributed.get_backend() == "nccl" else "cpu"
+    told = torch.tensor(codes, dtype=torch.int64, device=place)
+    distributed.broadcast(told, 0)
+    return tuple(map(int, told.tolist()))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
-from bilevel_core.errors import UsageError
+from bilevel_core.errors import MissingError, UsageError
 from bilevel_core.figures.base import new_figure
 from bilevel_core.run.stored import StoredRun
 from bilevel_nas.architecture_file import space_of
+from bilevel_nas.cells import edges_of
 from bilevel_nas.spaces import Architecture, SearchSpace
 
+FORMATS = (".png", ".svg", ".pdf")
 COLOURS = ("#7f7f7f", "#1f77b4", "#2ca02c", "#d62728", "#ff7f0e", "#9467bd", "#8c564b", "#e377c2", "#17becf")
 
 
@@ -28,12 +31,26 @@ def draw_architecture(space: SearchSpace, architecture: Architecture, path: Path
         MissingError: matplotlib is not installed.
         UsageError: the file cannot be written, or has another ending.
     """
-    if path.suffix not in (".png", ".svg", ".pdf"):
-        raise UsageError(f"Expected a .png, .svg or .pdf file, got {path.name!r}.")
+    refuse(path)
     try:
         figure_of(space, architecture).savefig(path, bbox_inches="tight")
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror or error}.") from error
+
+
+def refuse(path: Path) -> None:
+    """See before a search that a picture can be drawn after it.
+
+    Raises:
+        MissingError: matplotlib is not installed.
+        UsageError: the file has another ending, or its folder is not there.
+    """
+    if path.suffix not in FORMATS:
+        raise UsageError(f"Expected a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file, got {path.name!r}.")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path} cannot be written: there is no folder {str(path.parent)!r}.")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise MissingError("Pictures need matplotlib. Install it with: pip install 'bilevel[plot]'")
 
 
 def figure_of(space: SearchSpace, architecture: Architecture) -> Any:
@@ -63,19 +80,6 @@ def cell(run: StoredRun) -> Any:
         return None
     space = space_of(json.loads(details["network"]))
     return figure_of(space, space.read(details["architecture"]))
-
-
-def edges_of(space: SearchSpace, architecture: Architecture) -> dict[str, list[tuple[int, int, str, int]]]:
-    """(from, to, operation, its number) of the edges that are there, by cell; empty where decisions are no edges."""
-    found: dict[str, list[tuple[int, int, str, int]]] = {}
-    for d, c in zip(space.decisions, architecture, strict=True):
-        cell, letter, ends = d.name.rpartition("e")
-        if not letter or len(ends) != 2 or not ends.isdigit() or not d.node:
-            return {}
-        group = found.setdefault(cell or "cell", [])
-        if c >= 0 and c != d.zero:
-            group.append((int(ends[0]), int(ends[1]), str(d.choices[c]), c))
-    return found
 
 
 def _cell(axis: Any, label: str, edges: list[tuple[int, int, str, int]]) -> None:

@@ -7,7 +7,7 @@ from bilevel_core.plugins.specs import CommandSpec, FigureSpec, ProblemSpec, Sol
 
 BILEVEL_HOOK_API = 1
 
-INSTALL = "pip install 'bilevel[torch]'"
+INSTALL = "pip install 'bilevel[nas]'"
 
 
 @hookimpl

@@ -39,9 +39,9 @@ PRESETS: Mapping[str, Preset] = {
     "proxyless": Preset(Parts(relax="gates", reg="cost"), "Cai, Zhu and Han (2019), ProxylessNAS", "cost for latency"),
     "fbnet": Preset(Parts(relax="gumbel", reg="cost", share="layer"), "Wu et al. (2019), FBNet", "cost for latency"),
     "p-darts": Preset(
-        Parts(mask="prune", reg="skip-dropout", stop="epochs", disc="argmax"),
+        Parts(mask="prune", reg="skip-dropout", disc="skips"),
         "Chen, Xie, Wu and Tian (2019), P-DARTS",
-        "the network does not grow in depth: candidates are taken away, skips dropped at random",
+        "the network does not grow in depth: candidates are taken away, skips dropped at random, two left a cell",
     ),
     "robust-darts": Preset(Parts(hyper="fd", stop="eigenvalue"), "Zela et al. (2020), RobustDARTS: early stopping"),
     "robust-darts-decay": Preset(Parts(reg="decay"), "Zela et al. (2020), RobustDARTS: adaptive weight decay"),

@@ -23,7 +23,9 @@ from bilevel_core.errors import UsageError, unknown
 from bilevel_core.problems.nested import Answer, Call, NestedProblem
 from bilevel_core.result import Values
 from bilevel_nas.architecture_file import describe
+from bilevel_nas.cells import tables
 from bilevel_nas.data import Data
+from bilevel_nas.exact import least_cost
 from bilevel_nas.spaces import Architecture, SearchSpace
 from bilevel_nas.training import Tensors, TrainSettings, evaluate, find_device, on_device, train
 
@@ -33,6 +35,7 @@ FORWARD = 0.35
 UNIT = 64
 """A pass-equivalent is one pass of the supernet, forward and backward, for so many examples."""
 OBJECTIVES = ("error", "parameters", "flops", "cost")
+BESIDE = ("none", "random")
 RETRAIN_SEED = 900
 
 
@@ -76,7 +79,8 @@ class ArchitectureProblem(NestedProblem):
         name: what to call the problem.
 
     Raises:
-        UsageError: a parameter is out of its range, or the cost cap leaves nothing.
+        UsageError: a parameter is out of its range, the cost cap leaves nothing, or the picture cannot be drawn.
+        MissingError: a picture is asked for, and matplotlib is not installed.
     """
 
     structure = frozenset({STRUCTURE})
@@ -104,7 +108,13 @@ class ArchitectureProblem(NestedProblem):
                 raise unknown("objective", objective, OBJECTIVES)
         if final_epochs < 0 or retrains < 1 or not budget > 0.0:
             raise UsageError("Expected final_epochs of at least 0, retrains of at least 1 and a positive budget.")
-        least = sum(min(d.cost) for d in search_space.decisions if d.cost)
+        if beside not in BESIDE:
+            raise unknown("kind of beside", beside, BESIDE)
+        if picture:
+            from bilevel_nas.picture import refuse
+
+            refuse(Path(picture))
+        least = least_cost(search_space)
         if not cost_cap >= least:
             raise UsageError(
                 f"cost_cap={cost_cap:g}: no architecture of {search_space.name!r} costs less than {least:g}."
@@ -228,10 +238,21 @@ class ArchitectureProblem(NestedProblem):
 
     def details(self, x: Values, y: Values) -> dict[str, Any]:
         """The architecture in words and numbers, its test accuracy, and those of the fixed architectures beside it."""
+        told = self.brief_details(x, y)
+        if self.final_epochs and self.fixed:
+            told["fixed_architectures"] = [
+                {"name": label, **self.tested(a), "cost": self.search_space.cost(a)}
+                for label, a in self.fixed_architectures.items()
+            ]
+        return told
+
+    def brief_details(self, x: Values, y: Values) -> dict[str, Any]:
+        """The same without the fixed architectures, each of which is trained."""
         space, architecture = self.search_space, self.architecture(x)
         told: dict[str, Any] = {"architecture": space.text(architecture)}
         for k, line in enumerate(space.draw(architecture)):
             told[f"drawn_{k}"] = line
+        told |= tables(space, architecture)
         told["network"] = describe(space, self.data.shape)
         told["cost"] = space.cost(architecture)
         told["parameters"] = space.parameters(architecture, self.data.shape)
@@ -242,15 +263,10 @@ class ArchitectureProblem(NestedProblem):
 
             draw_architecture(space, architecture, Path(self.picture))
         if self.final_epochs:
-            told |= self.row("", architecture)
-            if self.fixed:
-                told["fixed_architectures"] = [
-                    {"name": label, **self.row(label, a), "cost": space.cost(a)}
-                    for label, a in self.fixed_architectures.items()
-                ]
+            told |= self.tested(architecture)
         return told
 
-    def row(self, label: str, architecture: Architecture) -> dict[str, Any]:
+    def tested(self, architecture: Architecture) -> dict[str, Any]:
         """The test accuracy of an architecture as figures for a table."""
         found = self.retrained(architecture, self.device)
         spread = {} if found.deviation is None else {"retraining_deviation": found.deviation}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import resource
 import sys
 from typing import TYPE_CHECKING, Any
@@ -14,19 +13,22 @@ from bilevel_core.result import Claim, Result, Values
 from bilevel_core.run import RunContext
 from bilevel_core.solvers.assemble import without_point
 from bilevel_core.solvers.driver import Run
+from bilevel_nas import parallel
 from bilevel_nas.discretise import discretise
 from bilevel_nas.oracle import SupernetOracle
 from bilevel_nas.problem import ArchitectureProblem
 from bilevel_nas.spaces import Architecture
-from bilevel_nas.steps import SearchState, dominant_eigenvalue
+from bilevel_nas.steps import LAG, WINDOW, SearchState, dominant_eigenvalue
 
 if TYPE_CHECKING:
     from bilevel_nas.solver import Supernet
 
 COLLAPSED = 0.5
 """Share of parameter-free operations above which an architecture counts as collapsed."""
-LOOSE = 0.5
-"""Mean relative residual above which linear solves say little."""
+FEW = 5
+"""Fewer steps of the architecture than so many leave it nearly where it began."""
+LOOSE = 0.9
+"""Mean relative residual above which linear solves say little; few products keep a batch's noise out (see `parts`)."""
 
 
 def conclude(
@@ -47,23 +49,24 @@ def conclude(
         outcome: what the driver made of it.
         context: the run.
     """
-    found = final_state(search, oracle)
-    if found is None:
+    stories = stories_of(search)
+    if not stories:
         return without_point(outcome.termination, context, outcome.message, counts=dict(outcome.counts))
-    state, kept = found
-    oracle.alive, oracle.passes = tuple(tuple(a) for a in kept["alive"]), float(kept["passes"])
+    state, kept = stories[0]
+    spent = {k: sum(s[k] for _, s in stories) for k in ("passes", "moves", "batches")}
+    oracle.alive, oracle.passes = tuple(tuple(a) for a in kept["alive"]), float(spent["passes"])
     panel = diagnosis(solver, oracle, state, kept)
-    architecture = discretise(solver, oracle, state)
+    architecture = parallel.of_first_rank(discretise(solver, oracle, state))
     panel["supernet_accuracy"] = oracle.accuracy(state.x, state.y)
     panel["discretised_accuracy"] = oracle.accuracy(state.x, state.y, architecture)
     passes = oracle.passes
     context.report("phase", message="training the architecture found")
     answer = problem.solve_lower(architecture, device=context.device)
     upper = answer.upper if isinstance(answer.upper, tuple) else (answer.upper,)
-    panel["trained_accuracy"] = 100.0 * (1.0 - upper[0]) if problem.objectives[0] == "error" else None
+    panel["trained_accuracy"] = 100.0 * (1.0 - upper[0])
     panel["pass_equivalents"] = passes
     panel["peak_memory_mib"] = peak_memory(oracle.device)
-    texts = [outcome.message, *warnings_of(solver, problem, architecture, panel)]
+    texts = [*said_of(outcome, oracle, solver, kept), *warnings_of(solver, problem, architecture, panel, kept)]
     details: dict[str, Any] = {"preset": solver.preset, "parts": solver.parts.text or "the defaults", **panel}
     details["stopped_because"] = kept["ended"] or str(outcome.termination)
     details |= baseline(solver, problem, context, passes)
@@ -72,8 +75,8 @@ def conclude(
     counts |= {
         "lower_solves": 1,
         "pass_equivalents": round(passes),
-        "architecture_steps": int(kept["moves"]),
-        "weight_steps": int(kept["batches"]),
+        "architecture_steps": int(spent["moves"]),
+        "weight_steps": int(spent["batches"]),
     }
     return Result(
         termination=outcome.termination,
@@ -90,24 +93,33 @@ def conclude(
     )
 
 
-def final_state(search: Run, oracle: SupernetOracle) -> tuple[SearchState, dict[str, Any]] | None:
-    """Architecture parameters and weights at the end of the best start, and what is kept of its way; of a search that
-    was cut short, those where it stands.
+def stories_of(search: Run) -> list[tuple[SearchState, dict[str, Any]]]:
+    """Architecture parameters and weights of each start, and what is kept of its way: the one that the result is made
+    of first, which is the best that came to its end, or else the first.
     """
     from bilevel_nas.solver import summary
 
-    records = [r for _, r in sorted(search.saved.records.items())]
-    ended = [r for r in records if r.best is not None and r.best_memory is not None]
-    if ended:
-        record = min(ended, key=lambda r: r.best.objective if r.best is not None else math.inf)
-        assert record.best is not None
-        kept = dict(record.best_memory["summary"])
-        state = SearchState(x=record.best.x, y=record.best.y, alive=kept["alive"], batches=kept["batches"])
-        return state, kept
-    going = [r for r in records if r.state is not None]
-    if not going:
-        return None
-    return going[0].state, summary(going[0].state)
+    ended: list[tuple[float, SearchState, dict[str, Any]]] = []
+    going: list[tuple[SearchState, dict[str, Any]]] = []
+    for _, record in sorted(search.saved.records.items()):
+        if record.best is not None and record.best_memory is not None:
+            kept = dict(record.best_memory["summary"])
+            state = SearchState(x=record.best.x, y=record.best.y, alive=kept["alive"], batches=kept["batches"])
+            ended.append((record.best.objective, state, kept))
+        elif record.state is not None:
+            going.append((record.state, summary(record.state)))
+    return [(state, kept) for _, state, kept in sorted(ended, key=lambda e: e[0])] + going
+
+
+def said_of(outcome: Result, oracle: SupernetOracle, solver: Supernet, kept: dict[str, Any]) -> list[str]:
+    """How the search ended, in sentences."""
+    if kept["ended"]:
+        return [outcome.message]
+    return [
+        *oracle.notes,
+        f"The search was cut short at {kept['passes']:.4g} of {solver.total(oracle):.4g} pass-equivalents: the "
+        "architecture is made of what there was by then.",
+    ]
 
 
 def diagnosis(solver: Supernet, oracle: SupernetOracle, state: SearchState, kept: dict[str, Any]) -> dict[str, Any]:
@@ -131,12 +143,29 @@ def diagnosis(solver: Supernet, oracle: SupernetOracle, state: SearchState, kept
 
 
 def warnings_of(
-    solver: Supernet, problem: ArchitectureProblem, architecture: Architecture, panel: dict[str, Any]
+    solver: Supernet,
+    problem: ArchitectureProblem,
+    architecture: Architecture,
+    panel: dict[str, Any],
+    kept: dict[str, Any],
 ) -> list[str]:
     """What the user should be told of how the search went."""
     texts: list[str] = []
+    moves, looks = int(kept["moves"]), len(kept["eigenvalues"])
+    if not moves:
+        texts.append("The architecture parameters were never moved: this is a random architecture.")
+    elif moves < FEW and solver.parts.part("hyper").kind != "none":
+        texts.append(
+            f"The architecture parameters were moved {moves} times only: raise the budget, or lower every"
+            f"{', second_order_batch' if solver.implicit else ''} or warm."
+        )
+    if solver.watches and looks < WINDOW + LAG:
+        texts.append(
+            f"The dominant eigenvalue was looked at {looks} times, and is compared from {WINDOW + LAG} times on: it "
+            "had no say in this search."
+        )
     share = problem.search_space.free_share(architecture)
-    if share > COLLAPSED:
+    if moves and share > COLLAPSED:
         texts.append(
             f"The search has collapsed: {100 * share:.0f} % of its operations are parameter-free. Guards "
             "against that: preset auxiliary or darts2, reg=beta, stop=skips, disc=perturbation."
@@ -157,9 +186,9 @@ def warnings_of(
 
 
 def baseline(solver: Supernet, problem: ArchitectureProblem, context: RunContext, passes: float) -> dict[str, Any]:
-    """Random search at the same budget, where it is asked for."""
+    """Random search at the same budget, where it is asked for and there is time."""
     wanted = solver.beside if solver.beside != "problem" else problem.beside
-    if wanted != "random" or context.stopped or context.expired or not problem.final_epochs:
+    if wanted != "random" or context.stopped or context.expired:
         return {}
     from bilevel_core.solvers.sample_methods import Random
 
@@ -172,10 +201,12 @@ def baseline(solver: Supernet, problem: ArchitectureProblem, context: RunContext
     if not found.has_point:
         return {}
     architecture = problem.architecture(found.x)
+    tested = problem.tested(architecture) if problem.final_epochs else {}
     row = {
         "architecture": problem.search_space.text(architecture),
         "trials": found.counts.get("trials", trials),
-        **problem.row("random search", architecture),
+        "trained_accuracy": None if found.upper_objective is None else 100.0 * (1.0 - found.upper_objective),
+        **tested,
         "cost": problem.search_space.cost(architecture),
     }
     return {"random_search": [row]}

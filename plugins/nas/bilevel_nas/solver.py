@@ -24,6 +24,7 @@ from bilevel_core.solvers.descent import option
 from bilevel_core.solvers.iterative import Candidate, IterativeSolver, Stop, give_up
 from bilevel_core.solvers.used_options import Only
 from bilevel_core.traits import Traits
+from bilevel_nas import parallel
 from bilevel_nas.discretise import reserve
 from bilevel_nas.oracle import SupernetOracle
 from bilevel_nas.parts import IMPLICIT, KINDS, SECOND_ORDER, Parts
@@ -31,6 +32,8 @@ from bilevel_nas.presets import find_preset
 from bilevel_nas.problem import STRUCTURE, ArchitectureProblem
 from bilevel_nas.spaces.operations import ACTIVATIONS, SMOOTH
 from bilevel_nas.steps import (
+    LAG,
+    WINDOW,
     SearchState,
     dominant_eigenvalue,
     move_architecture,
@@ -39,8 +42,6 @@ from bilevel_nas.steps import (
     train_weights,
 )
 
-WINDOW, LAG = 5, 4
-"""Of the eigenvalue that stops a search: means of so many, compared so many looks apart (Zela et al. 2020)."""
 LOOKS = 20
 """Times that the eigenvalue is looked at in a search."""
 
@@ -67,7 +68,7 @@ class Supernet(IterativeSolver):
         "", "beta, zero-one, entropy, cost, decay, perturbation, skip-dropout, joined by +; none for none"
     )
     stop: str = option("", "epochs, skips:N, stable:N, eigenvalue:FACTOR")
-    disc: str = option("", "argmax, top2, threshold:T, perturbation, strength, budgeted, evolution:N")
+    disc: str = option("", "argmax, top2, threshold:T, skips:N, perturbation, strength, budgeted, evolution:N")
     edges: bool | None = option(None, "weigh the edges into each node too (PC-DARTS)")
     curvature: Literal["gn", "hessian"] = option("gn", "of implicit methods: Gauss-Newton, or the whole Hessian")
     activation: str = option("silu", "of the supernet; second-order methods need a smooth one")
@@ -90,7 +91,7 @@ class Supernet(IterativeSolver):
     beside: Literal["problem", "random", "none"] = option(
         "problem", "random search at the same budget beside the result; problem: as the problem says"
     )
-    starts: int = option(1, "searches from different architecture parameters")
+    starts: int = option(1, "searches from different architecture parameters, which share the budget")
     max_iterations: int = option(1_000_000, "most architecture steps, where the budget is not to end a search")
 
     only: ClassVar[tuple[Only, ...]] = (
@@ -193,6 +194,11 @@ class Supernet(IterativeSolver):
         """The relaxed problem."""
         if not isinstance(problem, ArchitectureProblem):
             raise UsageError(f"Expected an architecture problem, got {type(problem).__name__}.")
+        if problem.objectives[0] != "error":
+            raise UsageError(
+                f"A supernet is searched for the smallest validation error, and the first objective is "
+                f"{problem.objectives[0]!r}: put error first, or use a solver sample.*."
+            )
         return SupernetOracle(
             problem,
             self.parts,
@@ -203,9 +209,9 @@ class Supernet(IterativeSolver):
         )
 
     def total(self, oracle: SupernetOracle) -> float:
-        """Pass-equivalents of the search before the architecture is made discrete."""
+        """Pass-equivalents of the search of one start before the architecture is made discrete."""
         whole = self.budget if self.budget is not None else oracle.architectures.budget
-        left = whole - reserve(self, oracle)
+        left = (whole - reserve(self, oracle)) / self.starts
         if left <= 0.0:
             raise UsageError(
                 f"The budget of {whole:g} pass-equivalents is used up by disc={self.parts.disc}: raise it."
@@ -250,7 +256,7 @@ class Supernet(IterativeSolver):
         new.passes = oracle.passes
         # The next step must not take the search beyond its budget by more than half of itself.
         if not new.ended and oracle.passes + 0.5 * (oracle.passes - before) >= total:
-            new.ended = f"the budget of {total:.0f} pass-equivalents is spent"
+            new.ended = f"the budget of {total:.4g} pass-equivalents is spent"
         new.figures = {"pass_equivalents": oracle.passes, "progress": progress, "moves": float(new.moves)}
         if new.ended:
             self._finish(oracle, new)
@@ -306,6 +312,11 @@ class Supernet(IterativeSolver):
         from bilevel_core.solvers.driver import Run
         from bilevel_nas.report import conclude
 
+        if parallel.ranks() > 1 and context.time_limit is not None:
+            raise UsageError(
+                "A time limit ends the ranks of a process group after different steps, and one waits for the other "
+                "for ever: leave it out, and set budget instead."
+            )
         oracle = self.make_oracle(problem, context)
         assert isinstance(oracle, SupernetOracle)
         search = Run(self, oracle, context)

@@ -30,6 +30,8 @@ SAMPLES = 4
 BACKTRACKS = 4
 CAP = 0.1
 """Longest move of the weights along the auxiliary direction, relative to their norm."""
+WINDOW, LAG = 5, 4
+"""Of the eigenvalue that stops a search: means of so many, compared so many looks apart (Zela et al. 2020)."""
 ADAM = (0.5, 0.999)
 ARCHITECTURE_DECAY = 1e-3
 """Adam's settings for architecture parameters are those of DARTS."""
@@ -93,11 +95,12 @@ def train_weights(solver: Supernet, oracle: SupernetOracle, state: SearchState, 
     oracle.view = View(batch, oracle.probe.upper, seed=state.batches, progress=progress)
     with oracle.charged(len(batch[0])):
         _, gradient = oracle.lower_gradient(state.x, state.y)
-    gradient = parallel.mean(gradient)
-    # The decay's part is left out of the clipping, as in the sources.
+    # The decay's part is left out of the clipping, as in DARTS.
+    decay = oracle.weight_decay * state.y
+    gradient = parallel.mean(gradient) - decay
     size = norm(gradient)
     gradient = gradient * min(1.0, solver.clip / size) if size > 0.0 else gradient
-    state.momentum = solver.momentum * state.momentum + gradient
+    state.momentum = solver.momentum * state.momentum + gradient + decay
     state.y = state.y - weight_rate(solver, progress) * state.momentum
     state.batches += 1
 

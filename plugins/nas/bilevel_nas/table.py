@@ -21,6 +21,7 @@ from bilevel_core.errors import UsageError, unknown
 from bilevel_core.problems.nested import Row, TableProblem
 from bilevel_core.result import Values
 from bilevel_nas.architecture_file import describe
+from bilevel_nas.cells import tables
 from bilevel_nas.spaces import Architecture, SearchSpace, find_space
 
 HOW = (
@@ -158,6 +159,7 @@ class TabularProblem(TableProblem):
         reported = np.array([row[self.report_column] for row in self.table.rows.values()])
         told: dict[str, Any] = {"architecture": space.text(architecture)}
         told |= {f"drawn_{k}": line for k, line in enumerate(space.draw(architecture))}
+        told |= tables(space, architecture)
         told["network"] = describe(space)
         told["reported"] = self.report_column
         told["reported_accuracy"] = figures[self.report_column]
