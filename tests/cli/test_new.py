@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -138,3 +139,15 @@ def test_check_finds_what_is_wrong(cli: Call, plugin: Any) -> None:
     assert cli("plugins", "check", "nobody").code == 2
     passed = cli("plugins", "check", "builtin", "problems", "-f", "json")
     assert passed.code == 0, passed.out
+
+
+def test_a_new_solver_is_used_from_its_file(cli: Call, tmp_path: Path) -> None:
+    made = cli("new", "solver", "my-first")
+    told = next(line.split()[1:] for line in made.out.splitlines() if line.startswith("  bilevel solve"))
+    solved = cli(*told, "-f", "json")
+    assert solved.code == 0, solved.err
+    assert json.loads(solved.out)["solver"] == "my_first:MyFirst"
+    assert cli(*told, "-o", "points=1").code == 2
+    assert cli("solve", "classic/moore-bard", "-s", "my_first:Other").code == 2
+    assert "has no attribute 'Other'" in cli("solve", "classic/moore-bard", "-s", "my_first:Other").err
+    assert cli("compare", "classic/moore-bard", "-s", "kkt", "-s", told[-1]).code == 0
