@@ -79,7 +79,7 @@ def new_solver(name: str, folder: Path) -> None:
     echo(
         f"wrote {folder / module}.py and {folder / f'test_{module}'}.py\n\nnext:\n"
         f"  pytest {folder / f'test_{module}'}.py\n"
-        f"  bilevel solve classic/moore-bard -s {module}:{words['__CLASS__']}{_from(folder)}\n\n"
+        f"  bilevel solve trap/small-bound -s {module}:{words['__CLASS__']}{_from(folder)}\n\n"
         "To use it by a name of its own, put it into a plugin: bilevel new plugin NAME"
     )
 

@@ -148,6 +148,6 @@ def test_a_new_solver_is_used_from_its_file(cli: Call, tmp_path: Path) -> None:
     assert solved.code == 0, solved.err
     assert json.loads(solved.out)["solver"] == "my_first:MyFirst"
     assert cli(*told, "-o", "points=1").code == 2
-    assert cli("solve", "classic/moore-bard", "-s", "my_first:Other").code == 2
-    assert "has no attribute 'Other'" in cli("solve", "classic/moore-bard", "-s", "my_first:Other").err
-    assert cli("compare", "classic/moore-bard", "-s", "kkt", "-s", told[-1]).code == 0
+    assert cli("solve", "trap/small-bound", "-s", "my_first:Other").code == 2
+    assert "has no attribute 'Other'" in cli("solve", "trap/small-bound", "-s", "my_first:Other").err
+    assert cli("compare", "trap/small-bound", "-s", "kkt", "-s", told[-1]).code == 0

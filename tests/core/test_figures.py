@@ -131,6 +131,15 @@ def test_a_real_run_and_its_page(tmp_path: Path) -> None:
     assert "<script" not in text
 
 
+def test_many_followers_are_told_in_one_line() -> None:
+    one = bl.Result(
+        Termination.CONVERGED, x=Values(), upper_objective=1.0, lower_objective=tuple(map(float, range(50)))
+    )
+    assert "50 values from 0 to 49, 49 of them not zero" in page(run_of(result=one))
+    few = bl.Result(Termination.CONVERGED, x=Values(), upper_objective=1.0, lower_objective=(3.0, 4.0))
+    assert "3, 4" in page(run_of(result=few))
+
+
 def test_what_the_user_wrote_is_no_html() -> None:
     bad = "<script>alert(1)</script>"
     result = bl.Result(Termination.ERROR, message=bad, details={bad: [{bad: bad}]}, options={bad: bad})
