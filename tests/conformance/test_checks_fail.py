@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import bilevel_core as bl
-from bilevel_core import Accepted, Claim, Termination
+from bilevel_core import Claim, Termination
 from bilevel_core.solvers.assemble import without_point
 from bilevel_core.solvers.hypergradient import HypergradientDescent
 from bilevel_core.testing import Failed, NotApplicable, solver_checks
