@@ -160,6 +160,15 @@ def test_a_run_that_was_killed_has_a_page(tmp_path: Path) -> None:
         read_events(tmp_path)
 
 
+def test_numbers_on_an_axis_are_what_they_say() -> None:
+    """Not their differences from a number in the corner."""
+    shown = value(run_of(*(e | {"objective": 1000.0 + 1e-4 * k, "bound": 1000.0} for k, e in enumerate(EVENTS))))
+    picture(shown, "png")
+    axis = shown.axes[0].yaxis
+    assert axis.get_offset_text().get_text() == ""
+    assert all(abs(float(t.get_text()) - 1000.0) < 1.0 for t in axis.get_ticklabels() if t.get_text())
+
+
 def test_a_figure_is_drawn_the_same_way_by_plugins() -> None:
     figure, axes = new_figure()
     axes.plot([0, 1], [0, 1])
