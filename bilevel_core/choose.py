@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -107,7 +109,9 @@ def find_solver(given: Any, registry: Registry | None = None) -> tuple[str, type
     if isinstance(given, str):
         if given in registry.solvers or ":" not in given:
             return given, registry.find("solvers", given).load()
-        found = load(given)
+        found = load(given) if _module_exists(given.partition(":")[0]) else None
+        if found is None:
+            raise UsageError(f"There is no module here or on the Python path to take the solver {given!r} from.")
         if not (isinstance(found, type) and issubclass(found, Solver)):
             raise UsageError(f"{given!r} is no solver: expected a subclass of bilevel_core.Solver, got {found!r}.")
         return given, found
@@ -119,6 +123,13 @@ def find_solver(given: Any, registry: Registry | None = None) -> tuple[str, type
     place = f"{factory.__module__}:{factory.__qualname__}"
     names = [name for name, spec in registry.solvers.items() if spec.factory == place]
     return (names or [place])[0], factory
+
+
+def _module_exists(name: str) -> bool:
+    try:
+        return name in sys.modules or importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):  # a package above it does not exist, or the name is none
+        return False
 
 
 def options_with(given: Any, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -82,8 +82,9 @@ def test_a_recorded_run_of_such_a_solver_goes_on(tmp_path: Path, monkeypatch: py
 def test_what_is_no_solver_is_refused() -> None:
     with pytest.raises(bl.UsageError, match=r"'bilevel_core:Result' is no solver: expected a subclass"):
         bl.solve(problem(), "bilevel_core:Result")
-    with pytest.raises(bl.MissingError, match="nowhere_at_all"):
-        bl.solve(problem(), "nowhere_at_all:Mine")
+    for nowhere in ("nowhere_at_all:Mine", "nowhere.at.all:Mine", ":Mine"):
+        with pytest.raises(bl.UsageError, match=f"no module here or on the Python path to take the solver '{nowhere}'"):
+            bl.solve(problem(), nowhere)
     with pytest.raises(bl.UsageError, match="Expected a solver's name, an instance or a class"):
         bl.solve(problem(), bl.Result)  # type: ignore[arg-type]
     with pytest.raises(bl.UsageError, match="Expected a solver's name, an instance or a class"):
