@@ -16,7 +16,7 @@ from concurrent.futures import Executor
 from typing import Any
 
 import bilevel_core
-from bilevel_core.choose import Classification, build_solver, classification
+from bilevel_core.choose import Classification, build_solver, classification, options_with
 from bilevel_core.errors import UsageError
 from bilevel_core.plugins.registry import Registry, get_registry
 from bilevel_core.problems.base import AlgebraicProblem, DifferentiableProblem, Problem, as_problem
@@ -47,7 +47,7 @@ log = logging.getLogger("bilevel")
 
 def solve(
     problem: Any,
-    solver: str = "auto",
+    solver: str | Solver | type[Solver] = "auto",
     options: Mapping[str, Any] | None = None,
     time_limit: float | None = None,
     seed: int = 0,
@@ -61,8 +61,8 @@ def solve(
 
     Args:
         problem: a problem (`PyomoProblem`, ...) or a Pyomo model with `Follower` blocks.
-        solver: a solver's name, or ``auto`` for the best that takes the problem.
-        options: the solver's options; strings are converted as on the command line.
+        solver: a solver's name, ``module:Class``, a class or an instance; ``auto`` for the best that takes the problem.
+        options: the solver's options, before those of an instance; strings are converted as on the command line.
         time_limit: seconds for the solver; None for none. The check may take as long again, but at least 5 seconds;
             without a limit 60 seconds, or as long as the solver took.
         seed: for everything random.
@@ -95,7 +95,7 @@ def solve(
                     "problem": problem.name,
                     "name": problem.name,
                     "solver": name,
-                    "options": as_given(options or {}),
+                    "options": as_given(options_with(solver, options or {})),
                     "seed": seed,
                     "time_limit": time_limit,
                     "device": device,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bilevel_core.errors import MissingError, RefusedError
+from bilevel_core.errors import MissingError, RefusedError, UsageError
 from bilevel_core.plugins.registry import Registry, get_registry
+from bilevel_core.plugins.specs import load
 from bilevel_core.problems.base import Problem
 from bilevel_core.result import Claim
 from bilevel_core.run.options import describe, read
@@ -90,10 +93,66 @@ def _has(registry: Registry, name: str, options: Collection[str]) -> bool:
     return set(options) <= {info.name for info in describe(registry.find("solvers", name).load())}
 
 
+def find_solver(given: Any, registry: Registry | None = None) -> tuple[str, type[Solver]]:
+    """The name and the class of a solver.
+
+    Args:
+        given: a registered name, ``module:Class``, a class, or an instance. Classes that are registered go by their
+            registered name, others by ``module:Class``.
+        registry: where solvers are looked up.
+
+    Raises:
+        UsageError: there is no such solver, or what is there is none.
+        MissingError: its code cannot be imported.
+    """
+    registry = registry or get_registry()
+    if isinstance(given, str):
+        if given in registry.solvers or ":" not in given:
+            return given, registry.find("solvers", given).load()
+        found = load(given) if _module_exists(given.partition(":")[0]) else None
+        if found is None:
+            raise UsageError(f"There is no module here or on the Python path to take the solver {given!r} from.")
+        if not (isinstance(found, type) and issubclass(found, Solver)):
+            raise UsageError(f"{given!r} is no solver: expected a subclass of bilevel_core.Solver, got {found!r}.")
+        return given, found
+    factory: Any = given if isinstance(given, type) else type(given)
+    if not issubclass(factory, Solver):
+        raise UsageError(
+            f"Expected a solver's name, an instance or a class derived from bilevel_core.Solver, got {given!r}."
+        )
+    place = f"{factory.__module__}:{factory.__qualname__}"
+    names = [name for name, spec in registry.solvers.items() if spec.factory == place]
+    return (names or [place])[0], factory
+
+
+def _module_exists(name: str) -> bool:
+    try:
+        return name in sys.modules or importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):  # a package above it does not exist, or the name is none
+        return False
+
+
+def options_with(given: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a run: those in which an instance differs from the defaults, and those given beside it, which
+    count for more.
+    """
+    if not isinstance(given, Solver):
+        return dict(options)
+    said = {name.replace("-", "_") for name in options}
+    own = {o.name: (o.default, getattr(given, o.name)) for o in describe(type(given))}
+    return {**{k: value for k, (usual, value) in own.items() if k not in said and value != usual}, **options}
+
+
 def build_solver(
-    problem: Problem, name: str, options: Mapping[str, Any], registry: Registry | None = None
+    problem: Problem, given: Any, options: Mapping[str, Any], registry: Registry | None = None
 ) -> tuple[str, Solver, Accepted]:
     """The solver to use, made with its options.
+
+    Args:
+        problem: what is to be solved.
+        given: ``auto``, or as for `find_solver`.
+        options: its options.
+        registry: where solvers are looked up.
 
     Raises:
         UsageError: no solver has that name, or an option is wrong.
@@ -102,7 +161,7 @@ def build_solver(
     """
     registry = registry or get_registry()
     traits = derive_traits(problem)
-    if name == "auto":
+    if isinstance(given, str) and given == "auto":
         found = classification(problem, registry, options)
         if found.chosen is None:
             reasons = "; ".join(f"{k}: {v.reason}" for k, v in found.verdicts.items() if isinstance(v, Refused))
@@ -119,9 +178,10 @@ def build_solver(
                     else ""
                 )
             )
-        name = found.chosen
-    factory = registry.find("solvers", name).load()
-    solver: Solver = factory(**read(factory, options, kind="option", owner=f"solver {name!r}"))
+        given = found.chosen
+    name, factory = find_solver(given, registry)
+    options = options_with(given, options)
+    solver = factory(**read(factory, options, kind="option", owner=f"solver {name!r}"))
     verdict = verdict_of(solver, problem, traits)
     if isinstance(verdict, Refused):
         others = [k for k, v in classification(problem, registry).verdicts.items() if isinstance(v, Accepted)]

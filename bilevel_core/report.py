@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -129,9 +130,19 @@ def _defaults(solver: str) -> dict[str, Any]:
 
     spec = get_registry().solvers.get(solver)
     if spec is None:
-        return {}
+        return _defaults_here(solver)
     try:
         return dataclasses.asdict(spec.load()())
+    except (BilevelError, TypeError):
+        return {}
+
+
+def _defaults_here(place: str) -> dict[str, Any]:
+    """Those of a solver that goes by ``module:Class`` and is in use: showing a result imports nothing that it names."""
+    module, _, name = place.partition(":")
+    factory: Any = getattr(sys.modules.get(module), name, None) if name else None
+    try:
+        return dataclasses.asdict(factory()) if factory is not None else {}
     except (BilevelError, TypeError):
         return {}
 

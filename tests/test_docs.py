@@ -39,6 +39,8 @@ def test_code_runs(
         pytest.importorskip("matplotlib", reason="the page draws")
     if "import sklearn" in page.read_text() or "from sklearn" in page.read_text():
         pytest.importorskip("sklearn", reason="the page needs scikit-learn")
+    if "from distributed" in page.read_text():
+        pytest.importorskip("distributed", reason="the page starts a Dask cluster")
     monkeypatch.chdir(tmp_path)
     request.addfinalizer(lambda: get_registry(fresh=True))  # a page may have registered plugins of its own
     request.addfinalizer(partial(sys.modules.pop, "my_package", None))

@@ -49,10 +49,16 @@ def new_figure(width: float = 7.0, height: float = 4.0) -> tuple[Any, Any]:
     figure: Any = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
+    plain_axes(axes)
+    return figure, axes
+
+
+def plain_axes(axes: Any) -> None:
+    """The style of all axes: few lines, and numbers as they are, never as a difference from one in the corner."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(True, color="#e4e4e4", linewidth=0.7)
     axes.set_axisbelow(True)
-    return figure, axes
+    axes.ticklabel_format(useOffset=False)
 
 
 def draw(run: StoredRun, names: Iterable[str] = (), registry: Registry | None = None) -> tuple[list[Drawn], list[str]]:

@@ -109,9 +109,7 @@ def _answer(result: Result) -> list[str]:
     facts = {
         "leader's objective": result.upper_objective,
         "proven bound": result.bound,
-        "followers' objectives" if several else "follower's objective": list(lower)
-        if isinstance(lower, tuple)
-        else lower,
+        "followers' objectives" if several else "follower's objective": _entries(np.array(lower)) if several else lower,
         "stopped": result.termination.value,
         "claim of the solver": result.claim.value,
         "time": f"{result.wall_time:.2f} s",
@@ -162,15 +160,16 @@ def _values(values: Values) -> list[str]:
     rows: list[Mapping[str, Any]] = []
     for name, array in values.items():
         flat = np.asarray(array, dtype=float).reshape(-1)
-        if array.ndim == 0:
-            shown = number(float(array))
-        elif flat.size <= SHOWN_ENTRIES:
-            shown = ", ".join(number(float(v)) for v in flat)
-        else:
-            inside = f"{number(float(flat.min()))} to {number(float(flat.max()))}"
-            shown = f"{flat.size} values from {inside}, {int(np.count_nonzero(np.abs(flat) > 1e-9))} of them not zero"
-        rows.append({"variable": name, "shape": "x".join(map(str, array.shape)) or "scalar", "value": shown})
+        rows.append({"variable": name, "shape": "x".join(map(str, array.shape)) or "scalar", "value": _entries(flat)})
     return [_table(rows)] if rows else []
+
+
+def _entries(flat: np.ndarray) -> str:
+    """A few numbers as they are, of many the range."""
+    if flat.size <= SHOWN_ENTRIES:
+        return ", ".join(number(float(v)) for v in flat)
+    inside = f"{number(float(flat.min()))} to {number(float(flat.max()))}"
+    return f"{flat.size} values from {inside}, {int(np.count_nonzero(np.abs(flat) > 1e-9))} of them not zero"
 
 
 def _details(details: Mapping[str, Any]) -> list[str]:

@@ -9,7 +9,8 @@ from bilevel_core.oracles.base import (
     Rows,
     Vector,
     norm,
+    some_of,
 )
 from bilevel_core.oracles.make import make_oracle
 
-__all__ = ["Curvature", "NonFiniteError", "Oracle", "Rows", "Vector", "make_oracle", "norm"]
+__all__ = ["Curvature", "NonFiniteError", "Oracle", "Rows", "Vector", "make_oracle", "norm", "some_of"]

@@ -17,7 +17,7 @@ import numpy as np
 
 from bilevel_core.backends.casadi_expression import CasadiTranslator
 from bilevel_core.errors import MissingError, RefusedError
-from bilevel_core.oracles.base import Curvature, NonFiniteError, Oracle, Rows, Vector
+from bilevel_core.oracles.base import Curvature, NonFiniteError, Oracle, Rows, Vector, some_of
 from bilevel_core.oracles.relaxation import random_point, relaxed_point
 from bilevel_core.problems.base import AlgebraicProblem
 from bilevel_core.program import BilevelProgram, Function, Level, total
@@ -190,6 +190,16 @@ class AlgebraicOracle(Oracle):
     def point(self, x: np.ndarray, y: Vector) -> tuple[Values, Values]:
         """See `Oracle.point`."""
         return self.problem.point(self.values(x, y))
+
+    def entry(self, k: int, value: float) -> tuple[str, float]:
+        """See `Oracle.entry`."""
+        return self.program.columns[self.x_columns[k]].name, value
+
+    @cached_property
+    def told_entries(self) -> tuple[int, ...]:
+        """See `Oracle.told_entries`: of the variables that the user wrote."""
+        hidden = self.problem.hidden_columns()
+        return some_of([k for k, column in enumerate(self.x_columns) if column not in hidden])
 
     def objectives(self, x: np.ndarray, y: Vector) -> tuple[float, float | tuple[float, ...]]:
         """See `Oracle.objectives`; from the user's own statement. One lower value per follower if there are several."""

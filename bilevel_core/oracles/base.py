@@ -16,7 +16,9 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,6 +26,8 @@ import numpy as np
 from bilevel_core.errors import BilevelError
 from bilevel_core.result import Values
 
+TOLD = 24
+"""Of how many of the leader's variables the events of a run tell: enough to see the way, few enough for any log."""
 Vector = Any
 """A flat vector of the oracle's own kind: a one-dimensional NumPy array or tensor."""
 
@@ -213,6 +217,19 @@ class Oracle(ABC):
     def objectives(self, x: np.ndarray, y: Vector) -> tuple[float, float | tuple[float, ...]]:
         """Upper and lower objective in the user's sense."""
 
+    def entry(self, k: int, value: float) -> tuple[str, float]:
+        """What logs and figures call an entry of x, and the value in units that people know."""
+        return f"x[{k}]", value
+
+    @cached_property
+    def told_entries(self) -> tuple[int, ...]:
+        """The entries of x that events tell of."""
+        return some_of(range(self.nx))
+
+    def told(self, x: np.ndarray) -> dict[str, float]:
+        """What events say of a point: all of a few variables, some of many, by name."""
+        return dict(self.entry(k, float(x[k])) for k in self.told_entries)
+
     def random_start(self, rng: np.random.Generator) -> np.ndarray:
         """A random point of the upper level to start from, shape (nx,): uniform in the bounds where both are finite,
         else normal around `x_start`, put within the bounds.
@@ -242,6 +259,13 @@ class Oracle(ABC):
             self.notes[:] = [note for note in self.notes if not note.startswith(stem)]
         if text not in self.notes:
             self.notes.append(text)
+
+
+def some_of(items: Sequence[int], most: int = TOLD) -> tuple[int, ...]:
+    """All of them where they are at most so many, else so many, spread evenly from the first to the last."""
+    if len(items) <= most:
+        return tuple(items)
+    return tuple(items[round(k * (len(items) - 1) / max(1, most - 1))] for k in range(most))
 
 
 def norm(v: Vector) -> float:

@@ -258,6 +258,10 @@ class TorchOracle(Oracle):
                 values.update({k: b.double().cpu().numpy() for k, b in buffers.items()})
         return x_values, y_values
 
+    def entry(self, k: int, value: float) -> tuple[str, float]:
+        """See `Oracle.entry`."""
+        return self.problem.entry(k, value)
+
     def objectives(self, x: np.ndarray, y: Vector) -> tuple[float, float | tuple[float, ...]]:
         """See `Oracle.objectives`."""
         with self.terms.refreshed(self.x_tensor(x), y):

@@ -200,6 +200,7 @@ def bilevel_figures() -> list[FigureSpec]:
         FigureSpec("gap", f"{code}:gap", "distance of the best value from the proven bound", install=plot),
         FigureSpec("distance", f"{code}:distance", "how far each level is from optimal", install=plot),
         FigureSpec("step", f"{code}:step", "step lengths, radii and weights", install=plot),
+        FigureSpec("path", "bilevel_core.figures.path:path", "the leader's variables on their way", install=plot),
         FigureSpec("pareto", f"{code}:pareto", "the Pareto front of several upper objectives", install=plot),
     ]
 

@@ -113,6 +113,10 @@ class TorchProblem(DifferentiableProblem):
         """Flat tensors as the dictionaries of a result."""
         return self.x_layout.values(x), self.y_layout.values(y)
 
+    def entry(self, k: int, value: float) -> tuple[str, float]:
+        """What logs and figures of a run call an entry of x, and the value in units that people know."""
+        return self.x_layout.entry(k), value
+
     def load(self, result: Result) -> None:
         """Write a result's values back into the modules that were given as starting points, buffers included.
 

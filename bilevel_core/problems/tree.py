@@ -227,11 +227,26 @@ class Layout:
 
     def locate(self, index: int) -> str:
         """The name of the leaf that an entry of the flat vector belongs to, as messages write it."""
+        leaf, _ = self.place(index)
+        return self.label if leaf.name == self.label else f"{self.label}[{leaf.name!r}]"
+
+    def entry(self, index: int) -> str:
+        """What an entry of the flat vector is called: as its leaf, with its place in it where there are several."""
+        leaf, within = self.place(index)
+        return self.locate(index) if leaf.size == 1 else f"{self.locate(index)}[{within}]"
+
+    def place(self, index: int) -> tuple[Leaf, int]:
+        """The leaf that an entry of the flat vector belongs to, and its place in that leaf, flat.
+
+        Raises:
+            IndexError: there is no such entry.
+        """
+        within = index
         for leaf in self.leaves:
-            if index < leaf.size:
-                return self.label if leaf.name == self.label else f"{self.label}[{leaf.name!r}]"
-            index -= leaf.size
-        return self.label
+            if within < leaf.size:
+                return leaf, within
+            within -= leaf.size
+        raise IndexError(f"{self.label} has {self.size} entries, and none with the number {index}.")
 
 
 def _fits(shape: tuple[int, ...], leaf: Leaf) -> bool:

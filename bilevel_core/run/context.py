@@ -22,7 +22,8 @@ class Event:
         kind: ``start``, ``phase`` (a step of the method begins), ``iteration`` (progress inside one), ``incumbent``
             (a better point), ``end``.
         time: seconds since the start of the run.
-        data: figures, JSON-ready: ``objective``, ``bound``, ``nodes``, ``message``, ...
+        data: figures, JSON-ready: ``objective``, ``bound``, ``nodes``, ``message``, ...; ``x``, where there is one: the
+            leader's values by name, of many variables some 24, in units that people know.
     """
 
     kind: str

@@ -132,8 +132,11 @@ def _unknown(name: str, options: Mapping[str, _Option], kind: str, owner: str) -
         return UsageError(f"{_subject(owner)} takes no {kind}s. Got {name!r}; leave it out.")
     see = f"{_subject(owner)} takes: {', '.join(options)}." if owner else ""
     error = unknown(kind, name, options)
+    if not see:
+        return error
     # With few options the message has listed them already.
-    return error if not see or "Known:" in str(error) else UsageError(f"{error} {see}")
+    before, known, _ = str(error).partition(" Known:")
+    return UsageError(f"{before if known else error} {see}")
 
 
 def _subject(owner: str) -> str:

@@ -214,7 +214,9 @@ class Run:
             record, state=state, memory=memory, best=best, best_memory=best_memory, iterations=state.iteration
         )
         self._commit(new)
-        where = {"start": record.number, "iteration": state.iteration}
+        where: dict[str, Any] = {"start": record.number, "iteration": state.iteration}
+        if state.current_x is not None:
+            where["x"] = self.oracle.told(state.current_x)
         if found is not None and found.feasible and found.better(before):
             self.context.report("incumbent", objective=self.user_objective(found), **where)
         now = self.saved.best

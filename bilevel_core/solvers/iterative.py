@@ -102,6 +102,11 @@ class State:
     candidate: Candidate | None = None
     figures: dict[str, float] = field(default_factory=dict[str, float])
 
+    @property
+    def current_x(self) -> np.ndarray | None:
+        """The upper variables where the method stands, shape (nx,), for events; by default the candidate's."""
+        return None if self.candidate is None else self.candidate.x
+
 
 @dataclass(frozen=True)
 class Stop:

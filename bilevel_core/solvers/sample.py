@@ -7,6 +7,7 @@ What they share is here: budget, early stopping, trials in flight. Which point i
 from __future__ import annotations
 
 import math
+import re
 from abc import abstractmethod
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
@@ -112,11 +113,11 @@ class SamplingSolver(Solver):
             )
         if not traits.upper_variables:
             return Refused("the leader has no variables to sample")
-        return Accepted(f"{self.what()}, the lower level solved at each point", self.claim(traits))
+        return Accepted(f"{self.what()}; the lower level is solved at each point", self.claim(traits))
 
     def what(self) -> str:
-        """The method in a few words."""
-        return (type(self).__doc__ or "").split(".")[0].strip().lower()
+        """The method in a few words: the first sentence of the class's documentation."""
+        return re.split(r"(?<!\bal)\.(?:\s|$)", type(self).__doc__ or "", maxsplit=1)[0].strip()
 
     def claim(self, traits: Traits) -> str:
         """The strongest claim on such problems."""

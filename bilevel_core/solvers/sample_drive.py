@@ -257,14 +257,16 @@ class Search:
         needed = self.sampler.parents
         self.answers = {k: v for k, v in self.answers.items() if k in needed}
         best = self.best[0] if self.best else None
+        tried = self.evaluation.told(outcome.point)
         if improved and outcome.score.feasible:
-            self.context.report("incumbent", objective=outcome.user, trial=number, lower_solves=self.spent)
+            self.context.report("incumbent", objective=outcome.user, trial=number, lower_solves=self.spent, x=tried)
         self.context.report(
             "iteration",
             iteration=self.told,
             objective=None if math.isnan(outcome.user) else outcome.user,
             best=best.user if best is not None and best.score.feasible else None,
             lower_solves=self.spent,
+            x=tried,
             **self.sampler.figures,
         )
 

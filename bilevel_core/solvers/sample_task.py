@@ -12,6 +12,7 @@ import numpy as np
 
 from bilevel_core.errors import UsageError
 from bilevel_core.lower import LowerSettings
+from bilevel_core.oracles import some_of
 from bilevel_core.problems.base import Problem
 from bilevel_core.result import Values
 from bilevel_core.sampling import Score, Space
@@ -150,6 +151,11 @@ class Evaluation(ABC):
     def start(self) -> np.ndarray | None:
         """A point of the space to try first; None where the problem suggests none."""
         return None
+
+    def told(self, point: np.ndarray) -> dict[str, Any]:
+        """What events say of a point, by name: all of a few variables, some of many; choices as they are called."""
+        values, names = self.space.values(point), self.space.names
+        return {names[k]: values[names[k]] for k in some_of(range(len(names))) if names[k] in values}
 
     def assess(self, point: np.ndarray, y: np.ndarray) -> tuple[float, float]:
         """The leader's objective, minimised, and the violation of its constraints at any (x, y): no solve.

@@ -40,7 +40,7 @@ class TorchEvaluation(Evaluation):
         _ = self.oracle.lower_scale
         self._fresh = self.oracle.memory()
         lower, upper = box(self.oracle.x_lower, self.oracle.x_upper, self.oracle.x_start, settings.box)
-        names = names_of(problem, self.oracle.nx)
+        names = [self.problem.x_layout.entry(k) for k in range(self.oracle.nx)]
         for name, low, high in zip(names, lower, upper, strict=True):
             if not np.isfinite([low, high]).all():
                 raise UsageError(no_bounds(name))
@@ -153,6 +153,10 @@ class TorchEvaluation(Evaluation):
         """Upper bounds of the lower variables."""
         return self.oracle.y_upper
 
+    def told(self, point: np.ndarray) -> dict[str, Any]:
+        """See `Evaluation.told`."""
+        return self.oracle.told(point)
+
     def result(self, outcome: Outcome) -> tuple[Values, Values, float, float | tuple[float, ...]]:
         """See `Evaluation.result`."""
         memory, seed = outcome.memory
@@ -160,9 +164,3 @@ class TorchEvaluation(Evaluation):
         self.oracle.terms.seed = seed
         y = self.oracle.from_numpy(outcome.y)
         return (*self.oracle.point(outcome.point, y), *self.oracle.objectives(outcome.point, y))
-
-
-def names_of(problem: Any, count: int) -> list[str]:
-    """What to call each entry of x: its leaf, and its number in it where there are several."""
-    leaves = [str(problem.x_layout.locate(k)) for k in range(count)]
-    return [f"{name}[{leaves[:k].count(name)}]" if leaves.count(name) > 1 else name for k, name in enumerate(leaves)]

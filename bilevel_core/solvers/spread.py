@@ -107,16 +107,16 @@ def _take(run: Run, future: Future[bytes], number: int, done: dict[int, Saved]) 
     # For checkpoints meanwhile, and for whoever interrupts; put in order when all are there.
     run.saved = replace(run.saved, records={**run.saved.records, number: record})
     best = run.saved.best
+    where: dict[str, Any] = {"start": number, "iteration": record.iterations}
+    if record.best is not None:
+        where["x"] = run.oracle.told(record.best.x)
     if record.best is not None and record.best.feasible and record.best.better(before):
-        run.context.report(
-            "incumbent", objective=run.user_objective(record.best), start=number, iteration=record.iterations
-        )
+        run.context.report("incumbent", objective=run.user_objective(record.best), **where)
     run.context.report(
         "iteration",
         objective=None if record.best is None else run.user_objective(record.best),
         best=run.user_objective(best) if best is not None and best.feasible else None,
-        start=number,
-        iteration=record.iterations,
+        **where,
     )
 
 

@@ -6,7 +6,7 @@ Every test says by `since` in which version of the kit it came in.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import pytest
@@ -19,7 +19,7 @@ from bilevel_core.solvers.base import Solver
 from bilevel_core.testing import plugin_checks, problem_checks, solver_checks
 from bilevel_core.testing.check import NotApplicable, later, since, version_of
 from bilevel_core.testing.enumeration import KINDS, Kind, draw
-from bilevel_core.testing.problems import LIBRARY, UNBOUNDED
+from bilevel_core.testing.problems import LIBRARY, OTHER_FORMS, UNBOUNDED
 from bilevel_core.testing.runner import Case, Runner, case_of
 
 
@@ -106,6 +106,9 @@ class SolverConformance(_Conformance):
             strict = metafunc.function.__name__ == "test_known_optimum"
             found = [pytest.param(c, id=c.name, marks=_missed(cls, c) if strict else ()) for c in cases]
             metafunc.parametrize("solvable", found)
+        if "any_form" in metafunc.fixturenames:
+            cases = [c for c in cls.cases() if c.known is None or c.known.upper_objective is not None]
+            metafunc.parametrize("any_form", [pytest.param(c, id=c.name) for c in _with_other_forms(cases)])
         if "unsolvable" in metafunc.fixturenames:
             cases = [c for c in cls.cases() if c.known is not None and c.known.upper_objective is None]
             metafunc.parametrize("unsolvable", [pytest.param(c, id=c.name) for c in cases])
@@ -129,34 +132,34 @@ class SolverConformance(_Conformance):
         _skip_what_does_not_apply(check, self.runner().name, result, solvable, self.tolerance)
 
     @since("0.1")
-    def test_not_better_than_the_optimum(self, solvable: Case) -> None:
+    def test_not_better_than_the_optimum(self, any_form: Case) -> None:
         """No point is better than the optimum."""
-        problem, result, _ = _of(self, solvable)
+        problem, result, _ = _of(self, any_form)
         check = solver_checks.not_better_than_optimum
-        _skip_what_does_not_apply(check, self.runner().name, result, solvable, problem)
+        _skip_what_does_not_apply(check, self.runner().name, result, any_form, problem)
 
     @since("0.1")
-    def test_objective_is_that_of_the_point(self, solvable: Case) -> None:
-        """What is reported is what the user's model says at the point."""
-        problem, result, _ = _of(self, solvable)
+    def test_objective_is_that_of_the_point(self, any_form: Case) -> None:
+        """What is reported is what the user's expressions, tensors or functions say at the point."""
+        problem, result, _ = _of(self, any_form)
         _skip_what_does_not_apply(solver_checks.objective_of_point, self.runner().name, result, problem)
 
     @since("0.1")
-    def test_lower_level_is_optimal(self, solvable: Case) -> None:
+    def test_lower_level_is_optimal(self, any_form: Case) -> None:
         """The follower, solved again at the x returned, does no better."""
-        problem, result, _ = _of(self, solvable)
+        problem, result, _ = _of(self, any_form)
         _skip_what_does_not_apply(solver_checks.lower_level_optimal, self.runner().name, result, problem)
 
     @since("0.1")
-    def test_claim_is_as_promised(self, solvable: Case) -> None:
+    def test_claim_is_as_promised(self, any_form: Case) -> None:
         """The claim is no stronger than `accepts` said."""
-        _, result, promised = _of(self, solvable)
+        _, result, promised = _of(self, any_form)
         solver_checks.claim_as_promised(self.runner().name, result, promised)
 
     @since("0.1")
-    def test_result_pickles_and_round_trips(self, solvable: Case) -> None:
+    def test_result_pickles_and_round_trips(self, any_form: Case) -> None:
         """Pickle and JSON give the same result back."""
-        _, result, _ = _of(self, solvable)
+        _, result, _ = _of(self, any_form)
         solver_checks.result_travels(self.runner().name, result)
 
     @since("0.1")
@@ -341,12 +344,16 @@ def _cases(cls: type[SolverConformance]) -> tuple[Case, ...]:
     return (*map(case_of, cls.problems), UNBOUNDED)
 
 
+def _with_other_forms(cases: Sequence[Case]) -> list[Case]:
+    return [*cases, *(c for c in OTHER_FORMS if c.name not in {mine.name for mine in cases})]
+
+
 @functools.cache
 def _outcome(cls: type[SolverConformance], name: str) -> tuple[Problem, Result, str] | NotApplicable:
-    (case,) = [c for c in cls.cases() if c.name == name]
-    problem = case.make()
+    (case,) = [c for c in _with_other_forms(cls.cases()) if c.name == name]
     runner = cls.runner()
     try:
+        problem = case.make()
         promised = runner.takes(problem).claim
         return problem, runner.run(problem), promised
     except NotApplicable as reason:

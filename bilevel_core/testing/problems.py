@@ -1,12 +1,16 @@
-"""Small problems of the kit's own, beside those of the library: an unbounded leader, and one in PyTorch."""
+"""Small problems of the kit's own, beside those of the library: an unbounded leader, PyTorch, functions."""
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import Any
 
 from bilevel_core.plugins.specs import KnownOptimum
 from bilevel_core.problems.base import Problem
+from bilevel_core.problems.nested import Answer, Call, NestedProblem
+from bilevel_core.sampling.space import Categorical, Continuous
+from bilevel_core.testing.check import NotApplicable
 from bilevel_core.testing.runner import Case
 
 LIBRARY = (
@@ -80,3 +84,44 @@ def tensors(dtype: Any, device: str, seen: list[Any]) -> Problem:
 def tensors_optimum() -> float:
     """The leader's optimal value of `tensors`, by hand: y - c = -(x / 2), so F = x^2 / 4 + x^2 / 2 in each entry."""
     return sum(0.75 * (2.0 * (c - OFFSET) / 3.0) ** 2 for c in SHIFT)
+
+
+def tensors_case() -> Problem:
+    """`tensors` in double precision on the CPU.
+
+    Raises:
+        NotApplicable: torch is not installed.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise NotApplicable("torch is not installed") from error
+    return tensors(torch.float64, "cpu", [])
+
+
+def follow(x: dict[str, Any], call: Call) -> Answer:
+    """The follower of `functions`."""
+    return evaluate(x, {"y": 2.0 * x["a"] + (1.0 if x["kind"] == "dear" else 0.0)})
+
+
+def evaluate(x: dict[str, Any], y: Mapping[str, Any]) -> Answer:
+    """Values of `functions` at any point."""
+    fee = 1.0 if x["kind"] == "dear" else 0.0
+    answer = float(y["y"])
+    return Answer(dict(y), upper=(answer - 3.0) ** 2 + fee, lower=(answer - 2.0 * x["a"] - fee) ** 2 - 4.0)
+
+
+def functions() -> Problem:
+    """min (y - 3)^2 + fee over a in [0, 1] and a kind; the follower answers y = 2a + fee, and gets -4.
+
+    Cheap (fee 0) leaves y at most 2, and the leader 1; dear (fee 1) reaches y = 3, and costs the leader 1 as well.
+    """
+    space = (Continuous("a", 0.0, 1.0), Categorical("kind", ("cheap", "dear")))
+    return NestedProblem(space, follow, evaluate=evaluate, exact=True, name="kit/functions")
+
+
+OTHER_FORMS = (
+    Case("kit/tensors", tensors_case, KnownOptimum(tensors_optimum(), "by hand: x = 2 (c - 3) / 3")),
+    Case("kit/functions", functions, KnownOptimum(1.0, "by hand: a = 1, whichever the kind")),
+)
+"""Problems that are no expressions: there what is returned must be true, and need not be the optimum."""

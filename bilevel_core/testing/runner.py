@@ -14,6 +14,7 @@ from bilevel_core.choose import verdict_of
 from bilevel_core.plugins.registry import get_registry
 from bilevel_core.plugins.specs import KnownOptimum, ProblemSpec
 from bilevel_core.problems.base import AlgebraicProblem, Problem
+from bilevel_core.problems.nested import NestedProblem
 from bilevel_core.result import Result
 from bilevel_core.run import Callback, RunContext
 from bilevel_core.run.checkpoint import Stored
@@ -163,6 +164,8 @@ def text_of(problem: Problem) -> str:
         return f"{_tensor(problem, 'x0')}\n{_tensor(problem, 'y0')}"
     if isinstance(problem, AlgebraicProblem):
         return problem.program().text()
+    if isinstance(problem, NestedProblem):
+        return repr(problem.space)
     raise NotApplicable(f"problems of type {type(problem).__name__} cannot be compared before and after")
 
 

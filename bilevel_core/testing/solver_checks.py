@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from bilevel_core.errors import UsageError
-from bilevel_core.problems.base import AlgebraicProblem, Problem
+from bilevel_core.problems.base import Problem
 from bilevel_core.result import Claim, Result, Termination, Verdict
 from bilevel_core.run.context import Event
 from bilevel_core.run.options import describe
 from bilevel_core.solvers.base import Refused
 from bilevel_core.testing.check import Failed, NotApplicable, expect
 from bilevel_core.testing.enumeration import RandomLinear
+from bilevel_core.testing.objectives import objectives_at
 from bilevel_core.testing.runner import Case, Keeper, Runner, maximises, text_of
 
 SLACK = 1e-5
@@ -57,21 +58,22 @@ def not_better_than_optimum(name: str, result: Result, case: Case, problem: Prob
 
 
 def objective_of_point(name: str, result: Result, problem: Problem) -> None:
-    """The objectives reported are those of the user's own model at the point, in the user's sense."""
+    """The objectives reported are those of the user's own statement at the point, in the user's sense."""
     if not result.has_point:
         raise NotApplicable("there is no point")
-    upper, lower = _objectives(problem, result)
-    expect(
-        _close(result.upper_objective, upper),
-        f"{name} reports {result.upper_objective} as the leader's objective, and the model has {upper:g} at the point "
-        f"it returns.{_sense(result.upper_objective, upper)}",
-    )
+    found = objectives_at(problem, result.x, result.y)
     told = result.lower_objective if isinstance(result.lower_objective, tuple) else (result.lower_objective,)
-    for k, (got, value) in enumerate(zip(told, lower, strict=True)):
+    expect(
+        len(told) == len(found.lower),
+        f"{name} reports {len(told)} lower objectives, and the problem has {len(found.lower)} followers.",
+    )
+    levels = [("the leader", result.upper_objective, found.upper)]
+    levels += [(f"follower {k}", *pair) for k, pair in enumerate(zip(told, found.lower, strict=True))]
+    for whose, got, value in levels:
         expect(
-            _close(got, value),
-            f"{name} reports {got} as the objective of follower {k}, and the model has {value:g} at the point it "
-            f"returns.{_sense(got, value)}",
+            _close(got, value, found.tolerance),
+            f"{name} reports {got} as the objective of {whose}, and the model has {value:g} at the point it returns."
+            f"{_sense(got, value)}",
         )
 
 
@@ -340,20 +342,12 @@ def _source(case: Case) -> str:
     return "" if case.known is None else case.known.source
 
 
-def _objectives(problem: Problem, result: Result) -> tuple[float, tuple[float, ...]]:
-    """The objectives of the user's own model at a point."""
-    if isinstance(problem, AlgebraicProblem):
-        residuals = problem.evaluate(problem.vector(result.x, result.y))
-        return residuals.upper_objective, residuals.lower_objectives
-    raise NotApplicable(f"objectives of {problem.form} problems are not evaluated by the kit")
-
-
-def _close(got: float | None, value: float) -> bool:
-    return got is not None and abs(got - value) <= 1e-8 * max(1.0, abs(value))
+def _close(got: float | None, value: float, tolerance: float) -> bool:
+    return got is not None and abs(got - value) <= tolerance * max(1.0, abs(value))
 
 
 def _sense(got: float | None, value: float) -> str:
-    turned = got is not None and value != 0.0 and abs(got + value) <= 1e-8 * max(1.0, abs(value))
+    turned = value != 0.0 and _close(got, -value, 1e-8)
     return " It has the other sign: results are in the user's sense, also where the leader maximises." if turned else ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,6 +28,9 @@ from bilevel_cli.exits import Exit
 from bilevel_cli.groups import new_app, plugins_app
 from bilevel_cli.ordered import ORDER, OrderedCommand
 
+WIDTH = 110
+"""Of help texts, where the terminal is as wide: then each option is one line."""
+
 
 class PluginGroup(TyperGroup):
     """The commands here, and those of plugins, whose code is imported only when they are called."""
@@ -48,6 +52,10 @@ class PluginGroup(TyperGroup):
         if name not in self.commands and name in _plugin_commands():
             loaded = typer.main.get_command(_plugin_commands()[name].load())
             return name, loaded, args[1:]
+        if name and not name.startswith("-") and name not in self.commands:
+            close = difflib.get_close_matches(name, self.list_commands(ctx), n=2)
+            hint = f" Did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
+            ctx.fail(f"There is no command {name!r}.{hint}")
         return super().resolve_command(ctx, args)
 
 
@@ -62,7 +70,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDTH},
     help="Bilevel optimisation: a leader decides, a follower answers optimally, and the answer is checked.",
 )
 app.add_typer(plugins_app, name="plugins")
@@ -95,14 +103,18 @@ def solve(
     solver: Annotated[
         str | None,
         typer.Option(
-            "--solver", "-s", help="Solver, see `bilevel solvers`.  [default: auto]", autocompletion=complete.solver
+            "--solver",
+            "-s",
+            metavar="SOLVER",
+            help="See `bilevel solvers`; or module:Class.  [default: auto]",
+            autocompletion=complete.solver,
         ),
     ] = None,
     option: Annotated[
         list[str] | None, typer.Option("--option", "-o", metavar="KEY=VALUE", help="Option of the solver; repeatable.")
     ] = None,
     parameter: AsParameters = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random.  [default: 0]")] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="Seed of everything random.  [default: 0]")] = None,
     time_limit: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Seconds for the solver.  [default: none]")
     ] = None,
@@ -146,7 +158,7 @@ def compare(
     option: AsTheirOptions = None,
     parameter: AsParameters = None,
     seeds: Annotated[int, typer.Option(metavar="N", help="Runs of each solver, with seeds that follow --seed.")] = 1,
-    seed: Annotated[int | None, typer.Option(help="The first seed.  [default: 0]")] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="The first seed.  [default: 0]")] = None,
     time_limit: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Seconds for each run.  [default: none]")
     ] = None,
@@ -183,14 +195,14 @@ def bench(
         str,
         typer.Argument(
             metavar="SUITE",
-            help="A family (classic, trap, smd, ...), a pattern of names, a tag, or all.",
+            help="A family (classic, trap, ...), a pattern, a tag, or all.",
             show_default=False,
         ),
     ],
     solver: AsSolvers = None,
     option: AsTheirOptions = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random.  [default: 0]")] = None,
-    time_limit: Annotated[float, typer.Option(metavar="SECONDS", help="Seconds for each run.")] = 60.0,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="Seed of everything random.  [default: 0]")] = None,
+    time_limit: Annotated[float, typer.Option(metavar="SECONDS", help="Seconds for each run.")] = 60,
     device: AsDevice = None,
     executor: AsExecutor = None,
     progress: AsProgress = None,
@@ -247,7 +259,8 @@ def verify(
         str, typer.Argument(metavar="RUN|PROBLEM", help="The folder of a run, or a problem together with --point.")
     ],
     point: Annotated[
-        Path | None, typer.Option(help='File with the point: {"x": {...}, "y": {...}}, or a result.json.')
+        Path | None,
+        typer.Option(metavar="FILE", help='{"x": {...}, "y": {...}}, or a result.json.  [default: that of RUN]'),
     ] = None,
     parameter: AsParameters = None,
     form: AsListing = Listing.TEXT,
@@ -275,7 +288,7 @@ def plot(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[FIGURE]...",
+            metavar="FIGURE",
             help="Which: value, gap, ...  [default: all]",
             show_default=False,
             autocompletion=complete.figure,
@@ -285,7 +298,8 @@ def plot(
         Path | None, typer.Option(metavar="DIR", help="Folder to write into.  [default: RUN/figures]")
     ] = None,
     form: Annotated[
-        list[str] | None, typer.Option("--format", "-f", help="png or svg; repeatable.  [default: both]")
+        list[str] | None,
+        typer.Option("--format", "-f", metavar="FORMAT", help="png or svg; repeatable.  [default: both]"),
     ] = None,
 ) -> None:
     """Draw a recorded run: values and bound, gap, convergence of both levels, steps, and figures of plugins."""
@@ -328,7 +342,10 @@ def problems(
     name: Annotated[
         str | None,
         typer.Argument(
-            help="Show one problem in detail.", show_default=False, autocompletion=complete.registered_problem
+            metavar="NAME",
+            help="Show one problem in detail.  [default: list all]",
+            show_default=False,
+            autocompletion=complete.registered_problem,
         ),
     ] = None,
     form: AsListing = Listing.TEXT,
@@ -344,7 +361,10 @@ def solvers(
     name: Annotated[
         str | None,
         typer.Argument(
-            help="Show one solver in detail.", show_default=False, autocompletion=complete.registered_solver
+            metavar="NAME",
+            help="Show one solver in detail.  [default: list all]",
+            show_default=False,
+            autocompletion=complete.registered_solver,
         ),
     ] = None,
     form: AsListing = Listing.TEXT,

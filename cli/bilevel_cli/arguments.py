@@ -47,6 +47,7 @@ AsSolvers = Annotated[
     typer.Option(
         "--solver",
         "-s",
+        metavar="SOLVER",
         help="Solver to run; repeatable. The -o that follow it are its own.",
         autocompletion=complete.solver,
     ),
@@ -55,7 +56,7 @@ AsTheirOptions = Annotated[
     list[str] | None,
     typer.Option("--option", "-o", metavar="KEY=VALUE", help="Option of the solver before it; repeatable."),
 ]
-AsDevice = Annotated[str | None, typer.Option(help="auto, cpu, or a torch device.  [default: auto]")]
+AsDevice = Annotated[str | None, typer.Option(metavar="DEVICE", help="auto, cpu, or a torch device.  [default: auto]")]
 AsExecutor = Annotated[
     str | None,
     typer.Option(

@@ -13,7 +13,7 @@ from typing import Any
 from bilevel_cli.compare import Comparison, Entry, Outcome, maximises, run_entry
 from bilevel_cli.exits import Exit, exit_of
 from bilevel_cli.output import echo, echo_json, echo_warnings
-from bilevel_cli.reference import find_problem
+from bilevel_cli.reference import find_problem, modules_here
 from bilevel_cli.settings import Settings
 from bilevel_core.errors import MissingError, RefusedError, UsageError
 from bilevel_core.plugins.registry import get_registry
@@ -99,11 +99,14 @@ def bench(request: Bench) -> Exit:
     Raises:
         UsageError: the suite is empty, or a solver or an option does not exist; found out before anything is run.
     """
+    from bilevel_core.choose import find_solver
+
     echo_warnings()
     problems = problems_of(request.suite)
     for entry in request.entries:
         if entry.solver != "auto":
-            get_registry().find("solvers", entry.solver)
+            modules_here(entry.solver)
+            find_solver(entry.solver)
     rows: list[Row] = []
     interrupted = False
     if not request.as_json:

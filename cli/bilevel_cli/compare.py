@@ -18,7 +18,7 @@ from bilevel_cli import compare_figure, compared
 from bilevel_cli.exits import Exit, exit_of
 from bilevel_cli.output import echo, echo_json, echo_warnings
 from bilevel_cli.progress import Progress
-from bilevel_cli.reference import find_problem
+from bilevel_cli.reference import find_problem, modules_here
 from bilevel_cli.settings import Settings
 from bilevel_cli.solve import closing
 from bilevel_core.errors import BilevelError, MissingError, RefusedError, UsageError
@@ -140,6 +140,7 @@ def compare(request: Comparison) -> Exit:
     with contextlib.redirect_stdout(sys.stderr):
         problem = find_problem(request.problem, request.parameters)
         for entry in request.entries:
+            modules_here(entry.solver)
             # What refuses, or is not installed, is a row of the table; what is misspelt ends the whole.
             with contextlib.suppress(RefusedError, MissingError):
                 build_solver(problem, entry.solver, entry.options)

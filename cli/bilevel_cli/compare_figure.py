@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bilevel_core.errors import UsageError
-from bilevel_core.figures.base import BLUE, FORMATS, GREY, ORANGE, RED, new_figure, picture
+from bilevel_core.figures.base import BLUE, FORMATS, GREY, ORANGE, RED, new_figure, picture, plain_axes
 
 LEAST = 1e-3
 """Width of the axis of values, relative to them, below which it is widened."""
@@ -46,6 +46,8 @@ def draw(document: Mapping[str, Any]) -> Any:
     figure, left = new_figure(8.0, 1.4 + 0.5 * len(entries))
     left.remove()
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+    for axes in (left, right):
+        plain_axes(axes)
     seen: dict[str, Any] = {}
     for row, entry in enumerate(entries):
         for run in entry["runs"]:
@@ -72,10 +74,6 @@ def draw(document: Mapping[str, Any]) -> Any:
     left.set_xlabel(f"leader's objective ({document['sense']})")
     right.set_xlabel("seconds, check included")
     right.set_xlim(left=0.0)
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(True, color="#e4e4e4", linewidth=0.7)
-        axes.set_axisbelow(True)
     if seen:
         figure.legend(seen.values(), seen.keys(), loc="outside upper center", ncols=len(seen), frameon=False)
     return figure

@@ -39,7 +39,7 @@ def plugins_check(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[NAME]...",
+            metavar="NAME",
             help="Which plugins.  [default: all]",
             show_default=False,
             autocompletion=complete.plugin,

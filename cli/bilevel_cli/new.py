@@ -78,9 +78,15 @@ def new_solver(name: str, folder: Path) -> None:
     _write_both(folder, module, "solver", words)
     echo(
         f"wrote {folder / module}.py and {folder / f'test_{module}'}.py\n\nnext:\n"
-        f"  pytest {folder / f'test_{module}'}.py\n\n"
-        "To use it by name, put it into a plugin: bilevel new plugin NAME"
+        f"  pytest {folder / f'test_{module}'}.py\n"
+        f"  bilevel solve trap/small-bound -s {module}:{words['__CLASS__']}{_from(folder)}\n\n"
+        "To use it by a name of its own, put it into a plugin: bilevel new plugin NAME"
     )
+
+
+def _from(folder: Path) -> str:
+    """Where a command has to be called from."""
+    return "" if folder.resolve() == Path.cwd().resolve() else f"    # in {folder}"
 
 
 def _write_both(folder: Path, module: str, kind: str, words: Mapping[str, str]) -> None:

@@ -53,7 +53,7 @@ def _find(reference: str, parameters: Mapping[str, str]) -> Problem:
         if any(reference.lower().endswith(s) for s in spec.suffixes):
             return _load_file(spec.load(), Path(reference), parameters, spec.name)
     if attribute and path.suffix == "" and "/" not in path_text:
-        sys.path.insert(0, "")  # as `python -m` does: modules of the working directory
+        modules_here()
         if not _module_exists(path_text):
             raise UsageError(
                 f"There is no module {path_text!r} here or on the Python path, to take {reference!r} from."
@@ -68,6 +68,12 @@ def _find(reference: str, parameters: Mapping[str, str]) -> Problem:
     close = close or difflib.get_close_matches(reference, names, n=1, cutoff=0.0)
     hint = f" Did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
     raise UsageError(f"There is no problem and no file named {reference!r}.{hint} `bilevel problems` lists them.")
+
+
+def modules_here(reference: str = ":") -> None:
+    """Let ``module:attribute`` name modules of the working directory, as `python -m` does; other names need nothing."""
+    if ":" in reference and "" not in sys.path:
+        sys.path.insert(0, "")
 
 
 def _make(factory: Callable[..., Any], parameters: Mapping[str, Any], owner: str, path: Path | None = None) -> Problem:

@@ -10,6 +10,7 @@ from pathlib import Path
 from bilevel_cli.exits import Exit
 from bilevel_cli.output import echo_warnings
 from bilevel_cli.progress import Progress
+from bilevel_cli.reference import modules_here
 from bilevel_cli.settings import Settings
 from bilevel_cli.solve import callbacks_for, check_format, closing, conclude
 from bilevel_cli.stored import problem_of
@@ -52,6 +53,7 @@ def run(request: Continuation) -> Exit:
             print(f"There is nothing to resume: the run ended {result.termination}.", file=sys.stderr)
             return conclude(result, record, s.format)
     problem = problem_of(asked, str(folder))
+    modules_here(str(asked.get("solver", "")))
     progress = Progress(s.progress)
     callbacks = callbacks_for(progress, s.format)
     with closing(progress), contextlib.redirect_stdout(sys.stderr):

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 from bilevel_cli.exits import Exit, exit_of
 from bilevel_cli.output import echo, echo_json, echo_warnings
 from bilevel_cli.progress import Progress
-from bilevel_cli.reference import find_problem
+from bilevel_cli.reference import find_problem, modules_here
 from bilevel_cli.settings import Settings
 from bilevel_core.errors import unknown
 from bilevel_core.plugins.registry import get_registry
@@ -44,6 +44,7 @@ def run(request: Request) -> Exit:
     echo_warnings()
     check_format(request.settings.format)
     # Whatever a user's file or a library prints is no result: stdout is kept for that.
+    modules_here(request.settings.solver)
     with contextlib.redirect_stdout(sys.stderr):
         problem = find_problem(request.problem, request.parameters)
     if request.explain:

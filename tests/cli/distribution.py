@@ -1,4 +1,4 @@
-"""Builds a distribution, and installs its wheel into a new virtual environment that borrows this one's packages."""
+"""Builds bilevel and a plugin, and installs both wheels into a new virtual environment that borrows only the rest."""
 
 from __future__ import annotations
 
@@ -14,37 +14,53 @@ from typing import Any
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
+
 
 @dataclass(frozen=True)
 class Environment:
-    """A virtual environment in which one wheel is installed; everything else it finds where this process does."""
+    """A virtual environment with wheels of bilevel and a plugin; what they need it finds where this process does."""
 
     python: Path
 
+    def bilevel(self, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+        """Call the command that the wheel installed."""
+        return self._call(str(self.python.with_name("bilevel")), *arguments, cwd=cwd)
+
     def run(self, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         """Call its Python."""
-        outside = {k: v for k, v in os.environ.items() if not k.startswith(("BILEVEL_", "PYTEST_"))}
-        command = [str(self.python), *arguments]
+        return self._call(str(self.python), *arguments, cwd=cwd)
+
+    @staticmethod
+    def _call(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+        outside = {k: v for k, v in os.environ.items() if not k.startswith(("BILEVEL_", "PYTEST_", "PYTHONPATH"))}
         return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, cwd=cwd, env=outside)
 
     def json(self, *arguments: str, cwd: Path) -> Any:
         """What a command of `bilevel` prints as JSON."""
-        done = self.run("-m", "bilevel_cli", *arguments, "-f", "json", cwd=cwd)
+        done = self.bilevel(*arguments, "-f", "json", cwd=cwd)
         assert done.returncode == 0, done.stderr + done.stdout
         return json.loads(done.stdout)
 
 
+def build(source: Path, dist: Path) -> Path:
+    """Build the wheel of a distribution; needs no network."""
+    pytest.importorskip("hatchling", reason="building a wheel without the network needs hatchling")
+    before = set(dist.glob("*.whl"))
+    _quiet(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(dist), cwd=source)
+    (wheel,) = set(dist.glob("*.whl")) - before
+    return wheel
+
+
 def install(source: Path, place: Path) -> Environment:
-    """Build the wheel of a distribution and install it; needs no network.
+    """Build the wheels of bilevel and of a plugin and install them; needs no network.
 
     Args:
-        source: the folder with its ``pyproject.toml``; left as it is.
-        place: an empty folder for copies, the wheel and the environment.
+        source: the plugin's folder with its ``pyproject.toml``; left as it is.
+        place: an empty folder for copies, the wheels and the environment.
     """
-    pytest.importorskip("hatchling", reason="building a wheel without the network needs hatchling")
     copy = shutil.copytree(source, place / "source")
-    _quiet(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(place / "dist"), cwd=copy)
-    (wheel,) = (place / "dist").glob("*.whl")
+    wheels = [str(build(ROOT, place / "dist")), str(build(copy, place / "dist"))]
     venv = place / "venv"
     _quiet(sys.executable, "-m", "venv", "--without-pip", str(venv), cwd=place)
     python = venv / "bin" / "python"
@@ -53,12 +69,13 @@ def install(source: Path, place: Path) -> Environment:
     )
     _quiet(
         *(sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--no-index", "--quiet"),
-        *("--disable-pip-version-check", str(wheel)),
+        *("--disable-pip-version-check", *wheels),
         cwd=place,
     )
-    # Editable installs of this environment are found as well: `site` reads its .pth files.
+    # What stands on the path by name comes after what is installed here, and a `.pth` of theirs is not read: an
+    # editable install of bilevel stays out of sight.
     borrowed = sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
-    (packages / "borrowed.pth").write_text("".join(f"import site; site.addsitedir({p!r})\n" for p in borrowed))
+    (packages / "borrowed.pth").write_text("".join(f"{p}\n" for p in borrowed))
     return Environment(python)
 
 

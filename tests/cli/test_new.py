@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+import tomllib
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import pytest
 from bilevel_cli.new import plugin_files
 
 from .conftest import Call
-from .distribution import install, run_pytest
+from .distribution import ROOT, build, install, run_pytest
 
 EXAMPLE = Path(__file__).parents[2] / "plugins" / "example"
 
@@ -43,6 +46,8 @@ def test_a_new_plugin_installs_and_passes_its_own_tests(name: str, cli: Call, tm
     (plugin,) = [p for p in environment.json("plugins", "list", cwd=place) if p["name"] == name]
     assert plugin["status"] == "active", plugin
     assert (plugin["distribution"], plugin["version"]) == (f"bilevel-{name}", "0.1.0")
+    found = environment.run("-c", "import bilevel_core; print(bilevel_core.__file__)", cwd=place).stdout.strip()
+    assert Path(found).is_relative_to(place / "venv")
     checks = environment.json("plugins", "check", name, cwd=place)
     assert {c["outcome"] for c in checks} == {"passed"}
     assert len(checks) == 6
@@ -55,11 +60,23 @@ def test_a_new_plugin_installs_and_passes_its_own_tests(name: str, cli: Call, tm
     looked = environment.json(*solve, cwd=place)
     assert (looked["status"], looked["certificate"]["verdict"]) == ("feasible", "verified")
     assert looked["upper_objective"] == pytest.approx(25.0)
-    said = environment.run("-m", "bilevel_cli", name, "income", "--levy", "3", cwd=place)
+    said = environment.bilevel(name, "income", "--levy", "3", cwd=place)
     assert said.stdout == "demand 5, income 15\n"
     tests = run_pytest(environment, place / "source" / "tests", cwd=place)
     assert tests.returncode == 0, tests.stdout
     assert " passed" in tests.stdout
+
+
+def test_the_wheel_holds_all_that_the_packages_need(tmp_path: Path) -> None:
+    """Data, templates and the schema among it: what is missing there shows in no editable install."""
+    with zipfile.ZipFile(build(ROOT, tmp_path)) as wheel:
+        inside = set(wheel.namelist())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packages = [ROOT / p for p in project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]]
+    files = [f for p in packages for f in p.rglob("*") if f.is_file() and "__pycache__" not in f.parts]
+    names = {str(f.relative_to(p.parent)) for p in packages for f in files if f.is_relative_to(p)}
+    assert any(n.endswith(".txt") for n in names)
+    assert names <= inside
 
 
 @pytest.mark.parametrize("kind", ["problem", "solver"])
@@ -138,3 +155,15 @@ def test_check_finds_what_is_wrong(cli: Call, plugin: Any) -> None:
     assert cli("plugins", "check", "nobody").code == 2
     passed = cli("plugins", "check", "builtin", "problems", "-f", "json")
     assert passed.code == 0, passed.out
+
+
+def test_a_new_solver_is_used_from_its_file(cli: Call, tmp_path: Path) -> None:
+    made = cli("new", "solver", "my-first")
+    told = next(line.split()[1:] for line in made.out.splitlines() if line.startswith("  bilevel solve"))
+    solved = cli(*told, "-f", "json")
+    assert solved.code == 0, solved.err
+    assert json.loads(solved.out)["solver"] == "my_first:MyFirst"
+    assert cli(*told, "-o", "points=1").code == 2
+    assert cli("solve", "trap/small-bound", "-s", "my_first:Other").code == 2
+    assert "has no attribute 'Other'" in cli("solve", "trap/small-bound", "-s", "my_first:Other").err
+    assert cli("compare", "trap/small-bound", "-s", "kkt", "-s", told[-1]).code == 0

@@ -6,8 +6,9 @@ import math
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import pytest
 import bilevel_core as bl
 from bilevel_core.solvers.hypergradient import HypergradientDescent
 from bilevel_core.solvers.kkt import KKT
+from bilevel_core.solvers.sample_methods import Grid
 from bilevel_core.testing import (
     Failed,
     NotApplicable,
@@ -27,8 +29,8 @@ from bilevel_core.testing import (
 from bilevel_core.testing.check import later
 from bilevel_core.testing.enumeration import KINDS, Kind, draw
 from bilevel_core.testing.problem_checks import Subject
-from bilevel_core.testing.problems import tensors, tensors_optimum
-from bilevel_core.testing.runner import Runner, case_of
+from bilevel_core.testing.problems import OTHER_FORMS, tensors, tensors_optimum
+from bilevel_core.testing.runner import Case, Runner, case_of
 
 from .faulty import Careless, Deaf, Minimised, Wishful
 
@@ -47,6 +49,15 @@ class TestLocal(SolverConformance):
 
     factory = HypergradientDescent
     problems = ("smd/smd1", "smd/smd3")
+    enumerated = 1
+
+
+class TestSampled(SolverConformance):
+    """A sampling solver passes, on functions of its user's."""
+
+    factory = Grid
+    options: ClassVar[dict[str, Any]] = {"lower_solves": 22, "box": 5.0}
+    problems = (OTHER_FORMS[1], "classic/moore-bard")
     enumerated = 1
 
 
@@ -87,8 +98,40 @@ def test_the_relaxation_called_optimal_is_caught() -> None:
 
 def test_objectives_in_the_wrong_sense_are_caught() -> None:
     _, problem, result = run(Minimised, "trap/small-bound")
-    with pytest.raises(Failed, match=r"leader's objective, and the model has .*other sign: results are in the user's"):
+    with pytest.raises(Failed, match=r"objective of the leader, and the model has .*other sign: results are"):
         solver_checks.objective_of_point("Minimised", result, problem)
+
+
+@pytest.mark.parametrize(
+    ("case", "solver"), [(OTHER_FORMS[0], "hypergradient"), (OTHER_FORMS[1], "sample.random")], ids=lambda c: str(c)[:9]
+)
+def test_objectives_of_tensors_and_functions_are_evaluated(case: Case, solver: str) -> None:
+    if case.name == "kit/tensors":
+        pytest.importorskip("torch")
+    problem = case.make()
+    result = bl.solve(problem, solver, verify=False)
+    solver_checks.objective_of_point("it", result, problem)
+    upper, lower = result.upper_objective, result.lower_objective
+    assert upper is not None
+    assert isinstance(lower, float)
+    turned = replace(result, upper_objective=-upper)
+    with pytest.raises(Failed, match=r"objective of the leader, and the model has .* It has the other sign"):
+        solver_checks.objective_of_point("it", turned, problem)
+    with pytest.raises(Failed, match="objective of follower 0, and the model has"):
+        solver_checks.objective_of_point("it", replace(result, lower_objective=lower + 1e-5), problem)
+
+
+def test_a_follower_that_answers_otherwise_has_no_value_to_compare() -> None:
+    noise = np.random.default_rng(0)
+
+    def follow(x: dict[str, Any], call: Any) -> bl.Answer:
+        y = float(noise.normal())
+        return bl.Answer({"y": y}, upper=y, lower=0.0)
+
+    problem = bl.NestedProblem((bl.Continuous("a", 0.0, 1.0),), follow)
+    result = bl.solve(problem, "sample.random", {"lower_solves": 3}, verify=False)
+    with pytest.raises(NotApplicable, match="answers otherwise when it is asked again"):
+        solver_checks.objective_of_point("it", result, problem)
 
 
 def test_a_solver_that_hears_nothing_is_caught() -> None:
@@ -174,6 +217,15 @@ class TestFaultyProblems:
             problem_checks.declared_optimum_found(Subject(spec), 30.0)
         with pytest.raises(Failed, match=r"the declared point is refuted"):
             problem_checks.declared_point_holds(Subject(spec, {}, ({"x": 3.0}, {"y": 1.0})))
+
+    def test_a_point_of_functions_with_another_value(self) -> None:
+        place = "bilevel_core.testing.problems:functions"
+        spec = bl.ProblemSpec("faulty/functions", place, "x", known=bl.KnownOptimum(0.5, "made up for this test"))
+        point = ({"a": 1.0, "kind": "cheap"}, {"y": 2.0})
+        with pytest.raises(Failed, match=r"leader's value 1, and the declared optimum is 0.5"):
+            problem_checks.declared_point_holds(Subject(spec, {}, point))
+        right = replace(spec, known=OTHER_FORMS[1].known)
+        problem_checks.declared_point_holds(Subject(right, {}, point))
 
     def test_no_source_and_no_documentation(self) -> None:
         spec = self.spec("line", known=bl.KnownOptimum(-3.0, ""), summary=" ")

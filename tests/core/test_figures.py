@@ -131,6 +131,15 @@ def test_a_real_run_and_its_page(tmp_path: Path) -> None:
     assert "<script" not in text
 
 
+def test_many_followers_are_told_in_one_line() -> None:
+    one = bl.Result(
+        Termination.CONVERGED, x=Values(), upper_objective=1.0, lower_objective=tuple(map(float, range(50)))
+    )
+    assert "50 values from 0 to 49, 49 of them not zero" in page(run_of(result=one))
+    few = bl.Result(Termination.CONVERGED, x=Values(), upper_objective=1.0, lower_objective=(3.0, 4.0))
+    assert "3, 4" in page(run_of(result=few))
+
+
 def test_what_the_user_wrote_is_no_html() -> None:
     bad = "<script>alert(1)</script>"
     result = bl.Result(Termination.ERROR, message=bad, details={bad: [{bad: bad}]}, options={bad: bad})
@@ -149,6 +158,15 @@ def test_a_run_that_was_killed_has_a_page(tmp_path: Path) -> None:
     (tmp_path / "events.jsonl").write_text('{"event": "inc\n{"event": "start", "time": 0.0}\n')
     with pytest.raises(bl.UsageError, match="line 1 is damaged"):
         read_events(tmp_path)
+
+
+def test_numbers_on_an_axis_are_what_they_say() -> None:
+    """Not their differences from a number in the corner."""
+    shown = value(run_of(*(e | {"objective": 1000.0 + 1e-4 * k, "bound": 1000.0} for k, e in enumerate(EVENTS))))
+    picture(shown, "png")
+    axis = shown.axes[0].yaxis
+    assert axis.get_offset_text().get_text() == ""
+    assert all(abs(float(t.get_text()) - 1000.0) < 1.0 for t in axis.get_ticklabels() if t.get_text())
 
 
 def test_a_figure_is_drawn_the_same_way_by_plugins() -> None:

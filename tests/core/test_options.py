@@ -203,7 +203,7 @@ def test_unknown_names_suggest_the_nearest() -> None:
 
     with pytest.raises(UsageError) as caught:
         read(few, {"zzz": "3"}, kind="parameter", owner="problem 'a/b'")
-    assert str(caught.value) == "There is no parameter named 'zzz'. Known: alpha."
+    assert str(caught.value) == "There is no parameter named 'zzz'. Problem 'a/b' takes: alpha."
 
     def none() -> None: ...
 

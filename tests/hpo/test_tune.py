@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import bilevel_core as bl
 from bilevel_core.errors import UsageError
+from bilevel_core.run.stored import read_run
 from bilevel_hpo import TuningProblem, tune
 from bilevel_hpo.linear import LinearModel
 
@@ -116,3 +119,15 @@ def test_wrong_uses_are_named() -> None:
         tune(task, stopping=[task.folds[0].train] * 2)
     with pytest.raises(UsageError, match="patience of at least 1"):
         tune(task, patience=0)
+
+
+def test_events_tell_of_hyperparameters_in_their_own_units(tmp_path: Path) -> None:
+    task = problem(MODEL)
+    result = bl.solve(task, "hypergradient", {"max_iterations": 3}, verify=False, out=tmp_path / "run")
+    steps = read_run(tmp_path / "run").of_kind("iteration")
+    (alpha,) = task.model.hyperparameters
+    names = [alpha.entry(k) for k in range(alpha.size)]
+    assert all(name.startswith("alpha[") for name in names)
+    assert steps[0]["x"] == pytest.approx(dict.fromkeys(names, alpha.start))
+    best = dict(zip(names, np.exp(result.x["log_alpha"]).tolist(), strict=True))
+    assert any(step["x"] == pytest.approx(best) for step in steps)

@@ -12,7 +12,9 @@ torch: Any = pytest.importorskip("torch", reason="architecture search needs torc
 
 import bilevel_core as bl  # noqa: E402
 from bilevel_core.errors import RefusedError, UsageError  # noqa: E402
+from bilevel_core.figures.base import draw  # noqa: E402
 from bilevel_core.result import Claim, Status, Termination  # noqa: E402
+from bilevel_core.run.stored import read_run  # noqa: E402
 from bilevel_nas.discretise import reserve  # noqa: E402
 from bilevel_nas.oracle import SupernetOracle  # noqa: E402
 from bilevel_nas.parts import Parts  # noqa: E402
@@ -86,6 +88,25 @@ def test_a_search_cut_short_goes_on_bit_by_bit(options: dict[str, Any], tmp_path
     assert again.upper_objective == whole.upper_objective
     told = ("entropy", "supernet_accuracy", "discretised_accuracy", "architecture_eigenvalue", "pass_equivalents")
     assert [again.details[k] for k in told] == [whole.details[k] for k in told]
+
+
+def test_events_tell_of_whole_decisions(tmp_path: Path) -> None:
+    """The weight of each choice, of as many decisions as there is room for; and their way is drawn."""
+    small = problem(budget=4.0, final_epochs=0)
+    bl.solve(small, "supernet", {"preset": "darts1", **SHORT}, verify=False, out=tmp_path / "run")
+    run = read_run(tmp_path / "run")
+    steps = run.of_kind("iteration")
+    assert len(steps) >= 2
+    for event in steps:
+        weights: dict[str, list[float]] = {}
+        for name, weight in event["x"].items():
+            weights.setdefault(name.split("=")[0], []).append(weight)
+        assert [len(w) for w in weights.values()] == [5] * 4  # of six decisions with five choices each
+        assert all(sum(w) == pytest.approx(1.0) for w in weights.values())
+    assert steps[0]["x"] != steps[-1]["x"]
+    pytest.importorskip("matplotlib")
+    (drawn,) = draw(run, ["path"])[0]
+    assert len(drawn.figure.axes[0].get_lines()) == 20
 
 
 def test_random_search_at_the_same_budget_stands_beside() -> None:

@@ -18,6 +18,7 @@ from bilevel_toll.congestion.sweep import sweep
 from bilevel_toll.congestion.tolls import CongestedTolls
 from bilevel_toll.library import three_regimes
 from bilevel_toll.network import Arc, Network
+from bilevel_toll.problem import Demand, TollProblem
 
 from .conftest import Call
 from .test_second_best import two_links
@@ -156,6 +157,19 @@ def test_a_congested_run_has_a_map(tmp_path: Path) -> None:
     result = bl.solve(problem, "sample.grid", out=tmp_path / "run")
     drawn = map_of(read_run(tmp_path / "run", lambda: problem))
     assert [t for _, t in drawn.values()] == [pytest.approx(result.details["tolls"][0]["toll"]), None]
+
+
+def test_parallel_arcs_lie_side_by_side(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    roads = Network([Arc("a", "b", 1), Arc("a", "b", 3), Arc("a", "b", 5), Arc("b", "a", 1)])
+    problem = TollProblem(roads, [Demand("a", "b", 10)], ["a-b"])
+    result = bl.solve(problem, out=tmp_path / "run")
+    assert result.has_point
+    (drawn,) = draw(read_run(tmp_path / "run", lambda: problem), ["toll/map"])[0]
+    starts = np.array([segment[0] for segment in drawn.figure.axes[0].collections[0].get_segments()])
+    between = np.linalg.norm(starts[:, None] - starts[None, :], axis=2)[:3, :3]
+    assert between[np.triu_indices(3, 1)].min() > 0.0
+    assert between[0, 1] == pytest.approx(between[1, 2])
 
 
 def test_other_runs_have_no_map() -> None:

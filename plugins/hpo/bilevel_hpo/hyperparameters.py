@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from bilevel_core.errors import UsageError
+from bilevel_core.problems.tree import Layout
 
 Scope = Literal["single", "feature", "class", "group", "free"]
 SCOPES = ("single", "feature", "class", "group", "free")
@@ -80,6 +81,11 @@ class Hyperparameter:
         variable = np.asarray(variable, dtype=float)
         return np.exp(variable) if self.scale == "log" else 1.0 / (1.0 + np.exp(-variable))
 
+    def entry(self, within: int) -> str:
+        """What its entry of that number is called: ``alpha``, ``alpha[bmi]``."""
+        label = self.labels[within]
+        return f"{self.name}[{label}]" if label else self.name
+
     def spread(self, x: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Its values for each coefficient, shape (features, outputs); shape (1,) without an index."""
         values = self.value(x[self.variable])
@@ -122,3 +128,10 @@ def index_of(
     names = list(dict.fromkeys(str(g) for g in groups))
     place = np.array([names.index(str(g)) for g in groups])
     return np.repeat(place[:, None], c, axis=1), tuple(names)
+
+
+def entry_of(hyperparameters: Sequence[Hyperparameter], layout: Layout, k: int, value: float) -> tuple[str, float]:
+    """What logs call an entry of the leader's variables, and the value in the hyperparameter's own units."""
+    leaf, within = layout.place(k)
+    (mine,) = (h for h in hyperparameters if h.variable == leaf.name)
+    return mine.entry(within), float(mine.value(value))

@@ -15,6 +15,7 @@ from bilevel_core.lower import respond
 from bilevel_core.oracles import make_oracle
 from bilevel_core.problems.torch import TorchProblem
 from bilevel_core.result import Values
+from bilevel_hpo.hyperparameters import entry_of
 from bilevel_hpo.models import Model, Rows
 from bilevel_hpo.solver import EARLY, STRUCTURE
 
@@ -178,6 +179,10 @@ class TuningProblem(TorchProblem):
         """The hyperparameters in their own units, by name."""
         return {h.name: h.value(np.asarray(x[h.variable])) for h in self.model.hyperparameters}
 
+    def entry(self, k: int, value: float) -> tuple[str, float]:
+        """See `TorchProblem.entry`: hyperparameters in their own units."""
+        return entry_of(self.model.hyperparameters, self.x_layout, k, value)
+
     def crowded(self) -> str:
         """A warning where hyperparameters are many for the validation rows; "" where they are not."""
         count = sum(h.size for h in self.model.hyperparameters)
@@ -277,9 +282,8 @@ class TuningProblem(TorchProblem):
         for h in self.model.hyperparameters:
             values = h.value(np.asarray(x[h.variable]))
             slope = slopes[h.variable].detach().cpu().numpy()
-            for label, value, size in zip(h.labels, values, slope, strict=True):
-                entry = f"{h.name}[{label}]" if label else h.name
-                rows.append({"name": entry, "value": float(value), "hypergradient": float(size)})
+            for k, (value, size) in enumerate(zip(values, slope, strict=True)):
+                rows.append({"name": h.entry(k), "value": float(value), "hypergradient": float(size)})
         if len(rows) > SHOWN:
             rows = sorted(rows, key=lambda r: -abs(r["hypergradient"]))[:SHOWN]
         return rows

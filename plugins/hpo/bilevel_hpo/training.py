@@ -13,7 +13,7 @@ import bilevel_core as bl
 from bilevel_core.errors import ModelError, UsageError
 from bilevel_core.problems.torch import TorchProblem
 from bilevel_core.result import Values
-from bilevel_hpo.hyperparameters import Hyperparameter
+from bilevel_hpo.hyperparameters import Hyperparameter, entry_of
 from bilevel_hpo.knobs import Knob
 from bilevel_hpo.problem import NEAR, SHOWN
 
@@ -105,6 +105,10 @@ class TrainingProblem(TorchProblem):
                 f"Expected one loss a row, shape ({len(targets)},), got {tuple(losses.shape)}: pass a loss with "
                 "reduction='none' that is summed over everything but rows."
             )
+
+    def entry(self, k: int, value: float) -> tuple[str, float]:
+        """See `TorchProblem.entry`: hyperparameters in their own units."""
+        return entry_of(self.entries, self.x_layout, k, value)
 
     def values(self, x: Mapping[str, Any]) -> dict[str, torch.Tensor]:
         """Hyperparameters in their own units, by name."""

@@ -73,10 +73,12 @@ def spaces(form: Form = Listing.TEXT) -> None:
 
 @app.command("table")
 def look_up(
-    file: Annotated[Path, typer.Argument(help="A table: CSV or JSON, see the documentation.")],
-    architecture: Annotated[str, typer.Argument(help="An architecture to look up; none for a summary.")] = "",
-    space: Annotated[str, typer.Option(help="The table's search space.")] = "cell201-6",
-    key: Annotated[str, typer.Option(help="The column that holds the architectures.")] = "ops",
+    file: Annotated[Path, typer.Argument(metavar="TABLE", help="A table: CSV or JSON, see the documentation.")],
+    architecture: Annotated[
+        str, typer.Argument(metavar="ARCHITECTURE", help="One to look up.  [default: a summary]", show_default=False)
+    ] = "",
+    space: Annotated[str, typer.Option(metavar="SPACE", help="The table's search space.")] = "cell201-6",
+    key: Annotated[str, typer.Option(metavar="COLUMN", help="The column that holds the architectures.")] = "ops",
     form: Form = Listing.TEXT,
 ) -> None:
     """Show what a table holds, or its figures for one architecture."""
@@ -103,8 +105,8 @@ def look_up(
 
 @app.command()
 def export(
-    result: Annotated[Path, typer.Argument(help="A run's folder, or its result.json.")],
-    out: Annotated[Path, typer.Argument(help="The file to write.")],
+    result: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or its result.json.")],
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")],
 ) -> None:
     """Write the architecture that a run found into one file: cell string, scores, configuration, seed."""
     from bilevel_core.result import Result
@@ -118,8 +120,10 @@ def export(
 
 @app.command()
 def show(
-    file: Annotated[Path, typer.Argument(help="A file that `bilevel nas export` wrote.")],
-    draw: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw it: a .png, .svg or .pdf file.")] = None,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file that `bilevel nas export` wrote.")],
+    draw: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw it: a .png, .svg or .pdf file.  [default: none]")
+    ] = None,
     form: Form = Listing.TEXT,
 ) -> None:
     """Show an exported architecture, and draw it."""

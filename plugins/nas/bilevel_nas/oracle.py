@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from bilevel_core.errors import UsageError
 from bilevel_core.lower import Response
+from bilevel_core.oracles.base import TOLD, some_of
 from bilevel_core.oracles.torch import TorchOracle
 from bilevel_core.problems.torch import TorchProblem
 from bilevel_nas.fit import refuse_idle
@@ -169,6 +170,18 @@ class SupernetOracle(TorchOracle):
         for node in self._nodes:
             weights = weights.index_put((torch.tensor(node, device=x.device),), functional.softmax(beta[node], 0))
         return list(weights)
+
+    def told(self, x: np.ndarray) -> dict[str, float]:
+        """See `Oracle.told`: the weight of each choice, for as many decisions as there is room for."""
+        with torch.no_grad():
+            found = self.probabilities(self.x_tensor(x))
+        room = max(1, TOLD // max(len(d.choices) for d in self.decisions))
+        shown = some_of(range(len(self.decisions)), room)
+        return {
+            f"{self.decisions[k].name}={choice}": float(p)
+            for k in shown
+            for choice, p in zip(self.decisions[k].choices, found[k].tolist(), strict=True)
+        }
 
     def entropy(self, x: torch.Tensor) -> torch.Tensor:
         """Mean entropy of the decisions, 1 for even ones."""

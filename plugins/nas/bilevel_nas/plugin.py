@@ -74,4 +74,4 @@ def bilevel_figures() -> list[FigureSpec]:
 @hookimpl
 def bilevel_commands() -> list[CommandSpec]:
     """The group ``bilevel nas``."""
-    return [CommandSpec("nas", "bilevel_nas.commands:app", "architecture search: presets, spaces, tables, files")]
+    return [CommandSpec("nas", "bilevel_nas.commands:app", "Architecture search: presets, spaces, tables, files.")]

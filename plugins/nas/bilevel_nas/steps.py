@@ -88,6 +88,11 @@ class SearchState(State):
     decay: float = 5e-4
     ended: str = ""
 
+    @property
+    def current_x(self) -> np.ndarray:
+        """See `State.current_x`: there is no candidate before the end."""
+        return self.x
+
 
 def train_weights(solver: Supernet, oracle: SupernetOracle, state: SearchState, progress: float) -> None:
     """One step of SGD with momentum on one training batch."""

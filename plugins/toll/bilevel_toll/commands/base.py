@@ -28,7 +28,8 @@ class Listing(StrEnum):
 
 
 Parameters = Annotated[
-    list[str] | None, typer.Option("--parameter", "-p", metavar="KEY=VALUE", help="Parameter of the problem.")
+    list[str] | None,
+    typer.Option("--parameter", "-p", metavar="KEY=VALUE", help="Parameter of the problem; repeatable."),
 ]
 Form = Annotated[Listing, typer.Option("--format", "-f", help="How to print: text or json.")]
 
@@ -50,8 +51,19 @@ def pairs_of(parameters: list[str], flag: str = "-p") -> dict[str, str]:
     return given
 
 
-Options = Annotated[list[str] | None, typer.Option("--option", "-o", metavar="KEY=VALUE", help="Option of the solver.")]
-Folder = Annotated[Path | None, typer.Option(metavar="DIR", help="Write tolls.csv, od.csv and summary.json there.")]
+Options = Annotated[
+    list[str] | None, typer.Option("--option", "-o", metavar="KEY=VALUE", help="Option of the solver; repeatable.")
+]
+Folder = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Write tolls.csv, od.csv and summary.json there.  [default: none]")
+]
+Seconds = Annotated[
+    float | None, typer.Option("--time-limit", metavar="SECONDS", help="Seconds for the solver.  [default: none]")
+]
+Seed = Annotated[int, typer.Option(metavar="N", help="Seed of everything random.")]
+Picture = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Draw it: a .png, .svg or .pdf file.  [default: none]")
+]
 FAILED, NO_POINT, LIMIT, NOT_VERIFIED, INTERRUPTED = 1, 3, 4, 5, 130
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from bilevel_core.report import aligned, number, table
-from bilevel_toll.commands.base import Form, Listing, Parameters, find, pairs_of
+from bilevel_toll.commands.base import Form, Listing, Parameters, Picture, find, pairs_of
 from bilevel_toll.curve import Curve, response
 
 
@@ -18,9 +17,9 @@ def curve(
         str, typer.Argument(metavar="PROBLEM", help="A toll problem (three-regimes, sioux-falls, ...) or a .tntp file.")
     ],
     arc: Annotated[
-        str, typer.Option(metavar="TAIL-HEAD", help="Which tollable arc; needed where there are several.")
+        str, typer.Option(metavar="TAIL-HEAD", help="Which tollable arc.  [default: the only one]", show_default=False)
     ] = "",
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw it: a .png, .svg or .pdf file.")] = None,
+    out: Picture = None,
     parameter: Parameters = None,
     form: Form = Listing.TEXT,
 ) -> None:

@@ -10,7 +10,7 @@ import typer
 from bilevel_core.errors import UsageError
 from bilevel_core.report import table
 from bilevel_core.run.options import read
-from bilevel_toll.commands.base import Folder, Form, Listing, Options, Parameters, echo, ended, pairs_of
+from bilevel_toll.commands.base import Folder, Form, Listing, Options, Parameters, Seconds, Seed, echo, ended, pairs_of
 
 
 def design(
@@ -18,10 +18,10 @@ def design(
         str, typer.Argument(metavar="NETWORK", help="A network with traffic (sioux-falls, braess) or a .tntp file.")
     ],
     solver: Annotated[
-        str, typer.Option("--solver", "-s", help="Solver; sample.nsga2 for several objectives.")
+        str, typer.Option("--solver", "-s", metavar="SOLVER", help="sample.nsga2 for several objectives.")
     ] = "auto",
-    time_limit: Annotated[float | None, typer.Option(help="Seconds.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    time_limit: Seconds = None,
+    seed: Seed = 0,
     option: Options = None,
     out: Folder = None,
     parameter: Parameters = None,

@@ -10,7 +10,7 @@ import typer
 
 from bilevel_core.errors import UsageError
 from bilevel_core.report import table
-from bilevel_toll.commands.base import Form, Listing, Parameters, echo, pairs_of
+from bilevel_toll.commands.base import Folder, Form, Listing, Parameters, echo, pairs_of
 
 LIMIT_EXIT = 4
 BUSIEST = 10
@@ -24,18 +24,18 @@ def equilibrium(
         str,
         typer.Option(
             metavar="FILE|AIM",
-            help="Tolls: a CSV file with columns link and toll, or first-best ones: marginal-cost, least-revenue, "
-            "fewest-booths.",
+            help="A CSV file, marginal-cost, least-revenue, or fewest-booths.  [default: none]",
         ),
     ] = "",
     system: Annotated[bool, typer.Option("--system", help="The system optimum instead: least total time.")] = False,
-    gap: Annotated[float, typer.Option(help="Relative gap to reach.")] = 1e-12,
-    time_limit: Annotated[float | None, typer.Option(help="Seconds for the fewest booths.")] = None,
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write tolls.csv, od.csv and summary.json there.")
+    gap: Annotated[float, typer.Option(metavar="GAP", help="Relative gap to reach.")] = 1e-12,
+    time_limit: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="For the fewest booths.  [default: none]")
     ] = None,
+    out: Folder = None,
     picture: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw the convergence: a .png, .svg or .pdf file.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw the convergence: a .png, .svg or .pdf file.  [default: none]"),
     ] = None,
     parameter: Parameters = None,
     form: Form = Listing.TEXT,

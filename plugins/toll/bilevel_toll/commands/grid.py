@@ -8,15 +8,16 @@ from typing import Annotated
 import typer
 
 from bilevel_core.errors import UsageError
+from bilevel_toll.commands.base import Seed
 
 
 def grid(
     file: Annotated[Path, typer.Argument(metavar="FILE.json", help="Where to write the instance.")],
-    rows: Annotated[int, typer.Option(help="Rows of the grid.")] = 5,
-    columns: Annotated[int, typer.Option(help="Columns of the grid.")] = 12,
-    pairs: Annotated[int, typer.Option(help="Origin-destination pairs.")] = 20,
-    tolled: Annotated[float, typer.Option(help="Share of the arcs that are tollable.")] = 0.15,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    rows: Annotated[int, typer.Option(metavar="N", help="Rows of the grid.")] = 5,
+    columns: Annotated[int, typer.Option(metavar="N", help="Columns of the grid.")] = 12,
+    pairs: Annotated[int, typer.Option(metavar="N", help="Origin-destination pairs.")] = 20,
+    tolled: Annotated[float, typer.Option(metavar="SHARE", help="Of the arcs that are tollable, 0 to 1.")] = 0.15,
+    seed: Seed = 0,
 ) -> None:
     """Write a random grid network with tollable arcs and pairs, for `bilevel toll price FILE.json`."""
     from bilevel_toll.pricing_file import pricing_text

@@ -10,7 +10,19 @@ import typer
 
 from bilevel_core.errors import UsageError
 from bilevel_core.report import table
-from bilevel_toll.commands.base import Folder, Form, Listing, Options, Parameters, echo, ended, find, pairs_of
+from bilevel_toll.commands.base import (
+    Folder,
+    Form,
+    Listing,
+    Options,
+    Parameters,
+    Seconds,
+    Seed,
+    echo,
+    ended,
+    find,
+    pairs_of,
+)
 
 Problem = Annotated[
     str, typer.Argument(metavar="PROBLEM", help="A toll problem (sioux-falls, toy-a, ...), a .tntp or a .json file.")
@@ -21,8 +33,8 @@ SHIFTS = (-1e-2, -1e-3, -1e-4, -1e-6, 1e-6, 1e-4)
 
 def price(
     problem: Problem,
-    time_limit: Annotated[float | None, typer.Option(help="Seconds.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    time_limit: Seconds = None,
+    seed: Seed = 0,
     option: Options = None,
     out: Folder = None,
     parameter: Parameters = None,

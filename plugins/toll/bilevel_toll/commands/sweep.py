@@ -10,7 +10,7 @@ import typer
 from bilevel_core.errors import UsageError
 from bilevel_core.report import table
 from bilevel_core.run.options import read
-from bilevel_toll.commands.base import Form, Listing, Parameters, echo, pairs_of
+from bilevel_toll.commands.base import Form, Listing, Parameters, Picture, echo, pairs_of
 
 Traffic = Annotated[
     str, typer.Argument(metavar="NETWORK", help="A network with traffic (sioux-falls, braess) or a .tntp file.")
@@ -19,8 +19,8 @@ Traffic = Annotated[
 
 def sweep(
     network: Traffic,
-    points: Annotated[int, typer.Option(help="How many tolls, evenly spaced between the bounds.")] = 41,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw it: a .png, .svg or .pdf file.")] = None,
+    points: Annotated[int, typer.Option(metavar="N", help="How many tolls, evenly spaced between the bounds.")] = 41,
+    out: Picture = None,
     parameter: Parameters = None,
     form: Form = Listing.TEXT,
 ) -> None:
@@ -50,14 +50,14 @@ def sweep(
 def draw(
     network: Traffic,
     out: Annotated[
-        Path, typer.Option(metavar="FILE", help="Where to: .png, .svg, .pdf for a picture, .geojson for a map's data.")
+        Path, typer.Option(metavar="FILE", help="A picture (.png, .svg, .pdf), or a map's data (.geojson).")
     ],
     tolls: Annotated[
         str,
-        typer.Option(metavar="FILE|AIM", help="A CSV file with columns link and toll, or marginal-cost, ..."),
+        typer.Option(metavar="FILE|AIM", help="CSV file, marginal-cost, least-revenue, fewest-booths."),
     ] = "marginal-cost",
     nodes: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Node, x, y in each line; else a schematic layout.")
+        Path | None, typer.Option(metavar="FILE", help="Node, x, y in each line.  [default: a schematic layout]")
     ] = None,
     parameter: Parameters = None,
 ) -> None:

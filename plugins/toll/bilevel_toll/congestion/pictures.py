@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from bilevel_toll.network import Network
 SUFFIXES = (".png", ".svg", ".pdf")
 REVENUE, TIME, BANDS = "#1f5a93", "#b4531f", ("#eef2f6", "#ffffff", "#f6efee")
 WIDEST, BESIDE = 7.0, 0.02
-"""Width of the busiest arc in points; how far the two directions lie apart, as a share of the map's size."""
+"""Width of the busiest arc in points; how far arcs between two nodes lie apart, as a share of the map's size."""
 MOST_NAMES = 60
 """With more nodes than this a map has no names."""
 
@@ -110,8 +111,9 @@ def draw_arcs(
     tails, heads = places[network.tails], places[network.heads]
     way = heads - tails
     length = np.maximum(np.hypot(way[:, 0], way[:, 1]), 1e-12)[:, None]
-    # Drive on the right: each direction lies beside the line between the nodes.
-    aside = np.stack([way[:, 1], -way[:, 0]], axis=1) / length * BESIDE * size * 0.5
+    # Drive on the right: each direction lies beside the line between the nodes, and arcs of one direction side by side.
+    lane = np.array(_lanes(network))[:, None]
+    aside = np.stack([way[:, 1], -way[:, 0]], axis=1) / length * BESIDE * size * (0.5 + lane)
     lines = np.stack([tails + aside, heads + aside], axis=1)
     widths = 0.3 + WIDEST * flow / max(most, 1e-300)
     colours = colormaps["viridis_r"].with_extremes(bad="#c9ced4")
@@ -127,6 +129,16 @@ def draw_arcs(
     ax.margins(0.06)
     ax.set_axis_off()
     return shown
+
+
+def _lanes(network: Network) -> list[int]:
+    """For each arc, how many before it lead from the same node to the same node."""
+    seen: Counter[tuple[int, int]] = Counter()
+    lanes: list[int] = []
+    for ends in zip(network.tails.tolist(), network.heads.tolist(), strict=True):
+        lanes.append(seen[ends])
+        seen[ends] += 1
+    return lanes
 
 
 def scale_text(unit: str) -> str:
