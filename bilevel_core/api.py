@@ -17,14 +17,14 @@ from typing import Any
 
 import bilevel_core
 from bilevel_core.choose import Classification, build_solver, classification, options_with
-from bilevel_core.errors import UsageError
+from bilevel_core.errors import MissingError, UsageError
 from bilevel_core.plugins.registry import Registry, get_registry
 from bilevel_core.problems.base import AlgebraicProblem, DifferentiableProblem, Problem, as_problem
 from bilevel_core.problems.nested import NestedProblem
 from bilevel_core.result import Certificate, Claim, Result, Termination, Verdict
 from bilevel_core.run import Callback, Event, RunContext
 from bilevel_core.run.checkpoint import read
-from bilevel_core.run.executors import make_executor
+from bilevel_core.run.executors import end, make_executor
 from bilevel_core.run.record import (
     CHECKPOINT,
     RESULT,
@@ -99,6 +99,7 @@ def solve(
                     "seed": seed,
                     "time_limit": time_limit,
                     "device": device,
+                    "executor": executor if isinstance(executor, str) else None,
                     "verify": verify,
                 }
             )
@@ -115,7 +116,7 @@ def solve(
         for text in registry.new_warnings():
             log.warning(text)
         if pool is not None and pool is not executor:
-            pool.shutdown()
+            end(pool)
 
 
 def resume(
@@ -141,11 +142,13 @@ def resume(
             sampling solvers the budget of lower-level solves.
         callbacks: as for `solve`.
         device: as for `solve`.
-        executor: as for `solve`; what it computed before is on disk, so it need not be the same.
+        executor: as for `solve`; None for that of the run, if it was given as a text. What it computed before is on
+            disk, so it need not be the same.
 
     Raises:
-        UsageError: the folder holds no run or no checkpoint, or that of another problem; a solver without checkpoints.
-        MissingError: the run's solver or torch is not installed.
+        UsageError: the folder holds no run or no checkpoint, or that of another problem; a solver without checkpoints;
+            the run's executor cannot be reached.
+        MissingError: the run's solver, its executor or torch is not installed.
     """
     start = time.monotonic()
     problem = as_problem(problem)
@@ -160,7 +163,7 @@ def resume(
     before = float(stored.entry("elapsed"))
     # A run that came to an end took longer than its solver: there was a check too.
     took = max(before, read_result(record.folder).wall_time if (record.folder / RESULT).exists() else 0.0)
-    pool = make_executor(executor, registry)
+    pool = _executor_again(executor, request.get("executor"), registry)
     record.reopen()
     try:
         context = RunContext(
@@ -180,7 +183,7 @@ def resume(
         for text in registry.new_warnings():
             log.warning(text)
         if pool is not None and pool is not executor:
-            pool.shutdown()
+            end(pool)
 
 
 def verify(
@@ -278,6 +281,19 @@ def _resumable(problem: Problem, record: RunRecord, registry: Registry) -> tuple
     if not (folder / CHECKPOINT).is_file():
         raise UsageError(f"{folder} holds no checkpoint: the run ended before its first one. Solve it again.")
     return name, method, request
+
+
+def _executor_again(given: Executor | str | None, recorded: Any, registry: Registry) -> Executor | None:
+    """The executor of a run that goes on: the one given, or else that of the run."""
+    if given is not None or not isinstance(recorded, str):
+        return make_executor(given, registry)
+    try:
+        return make_executor(recorded, registry)
+    except (UsageError, MissingError) as error:
+        raise type(error)(
+            f"{error} The run was made with that executor. It can go on with another one: give executor, such as "
+            "'serial' for this process."
+        ) from error
 
 
 def _callbacks(callbacks: Sequence[Callback], record: RunRecord | None, registry: Registry) -> tuple[Callback, ...]:

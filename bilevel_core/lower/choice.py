@@ -21,6 +21,8 @@ from bilevel_core.program import BilevelProgram, Function, Program, Row, Variabl
 TIE = 1e-6
 """How far optimal answers must lie apart, relative to their size, to count as several."""
 SECONDS = 10.0
+DEPENDENT = 1e-7
+"""Rows whose derivatives are this near to a combination of others', relative, say nothing of their own."""
 
 
 def face(program: Program, y: np.ndarray, held: np.ndarray, at_lower: np.ndarray, at_upper: np.ndarray) -> Program:
@@ -79,13 +81,43 @@ def lagrangian_face(
     there = face(replace(program, objective=Function()), y, held, at_lower, at_upper)
     parts = [r.function.scaled(float(m)) for r, m in zip(program.rows, row_multipliers, strict=True) if m != 0.0]
     lagrangian = total([program.objective, *parts])
-    rows = list(there.rows)
+    others = [r for r in there.rows if not r.equality]
+    equations = [r for r in there.rows if r.equality]
+    slopes: list[Row] = []
     for i, c in enumerate(there.columns):
         slope = lagrangian.partial(i)
         if slope.degree > 0 and not c.fixed:
             value = slope.evaluate(y)
-            rows.append(Row(f"slope of {c.name}", slope, value, value))
-    return replace(there, objective=program.objective, rows=tuple(rows))
+            slopes.append(Row(f"slope of {c.name}", slope, value, value))
+    return replace(there, objective=program.objective, rows=(*others, *_independent(equations, slopes, y)))
+
+
+def _independent(equations: list[Row], slopes: list[Row], y: np.ndarray) -> list[Row]:
+    """Rows enough to say what all say near y, if their rank is the same there. A backend takes no more equations than
+    columns, and of a slope that is constant by theory only rounding is left.
+    """
+    from scipy.linalg import qr
+
+    first, second = _jacobian(equations, y), _jacobian(slopes, y)
+    norms = np.linalg.norm(first, axis=1, keepdims=True)
+    # Slopes have one unit, so that one which hardly changes shows as small beside the others.
+    size = float(np.abs(second).max(initial=0.0))
+    together = np.vstack([first / np.where(norms > 0.0, norms, 1.0), second / (size or 1.0)])
+    if not together.size:
+        return [*equations, *slopes]
+    r, order = qr(together.T, mode="r", pivoting=True)
+    diagonal = np.abs(np.diag(r))
+    rank = int((diagonal > DEPENDENT * diagonal[0]).sum()) if diagonal[0] > 0.0 else 0
+    kept = set(order[:rank].tolist())
+    return [row for k, row in enumerate([*equations, *slopes]) if k in kept]
+
+
+def _jacobian(rows: list[Row], y: np.ndarray) -> np.ndarray:
+    found = np.zeros((len(rows), len(y)))
+    for k, row in enumerate(rows):
+        for j in row.function.columns:
+            found[k, j] = row.function.partial(j).evaluate(y)
+    return found
 
 
 def is_single(face_program: Program, y: np.ndarray) -> bool | None:

@@ -27,9 +27,9 @@ class Problem(ABC):
 
     name: str = "problem"
 
-    reference: tuple[str, Mapping[str, Any]] | None = None
-    """A registered name and its parameters that make the same problem anew: what is sent to other machines in place of
-    the problem itself. None where there is no such name."""
+    reference: tuple[str, tuple[Any, ...]] | None = None
+    """A function as ``module:attribute`` and its arguments, which make the same problem anew: what is sent to other
+    processes and machines in place of the problem itself. None where none is known."""
 
     compared: ClassVar[tuple[str, ...]] = ()
     """Names of numbers in `details`, or of counts, that comparisons of solvers show beside the leader's objective."""

@@ -6,10 +6,11 @@ Tasks are pure and picklable. The outcome of a task does not depend on where it 
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from bilevel_core.errors import BilevelError, MissingError, UsageError
@@ -78,6 +79,7 @@ class ProcessExecutor(Executor):
         self._here = threading.local()
         self._pools: list[ProcessPoolExecutor] = []
         self._lock = threading.Lock()
+        self._ended = False
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Queue a task. Its future raises `WorkerDiedError` when the process that runs it dies.
@@ -97,10 +99,29 @@ class ProcessExecutor(Executor):
                 pool.shutdown()
         # Without waiting, the threads still own their pools; each process ends when its thread has no more tasks.
 
+    def terminate(self) -> None:
+        """End at once: what is queued is cancelled, and the processes are ended in the middle of what they do."""
+        with self._lock:
+            self._ended = True
+            pools = list(self._pools)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for pool in pools:
+            # Public as `terminate_workers` from Python 3.14 on.
+            workers: dict[int, Any] = dict(getattr(pool, "_processes", None) or {})
+            for worker in workers.values():
+                worker.terminate()
+        self._threads.shutdown()
+
     def _run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         pool = self._pool()
         try:
-            return pool.submit(fn, *args, **kwargs).result()
+            with self._lock:
+                if self._ended:
+                    raise WorkerDiedError("The executor was ended before the task began.")
+                future = pool.submit(fn, *args, **kwargs)  # starts the process, which `terminate` must see
+            return future.result()
+        except WorkerDiedError:
+            raise
         except BrokenExecutor as error:
             self._drop(pool)
             raise WorkerDiedError(
@@ -112,7 +133,7 @@ class ProcessExecutor(Executor):
         """The one-process pool of this thread."""
         pool: ProcessPoolExecutor | None = getattr(self._here, "pool", None)
         if pool is None:
-            pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_one_thread)
+            pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_begin)
             self._here.pool = pool
             with self._lock:
                 self._pools.append(pool)
@@ -126,8 +147,29 @@ class ProcessExecutor(Executor):
         pool.shutdown(wait=False)
 
 
-def _one_thread() -> None:
+def _begin() -> None:
+    """First thing in a worker process."""
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
+    # An interrupt from the keyboard reaches all processes of the terminal; what it means is decided by the parent.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed tells nobody: without this its workers would wait for tasks for ever."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def end(executor: Executor) -> None:
+    """End an executor that a run has made for itself, when the run is over: nobody waits for what it still does."""
+    terminate = getattr(executor, "terminate", None)
+    if callable(terminate):
+        terminate()
+    else:
+        executor.shutdown(cancel_futures=True)
 
 
 def serial(argument: str = "") -> Executor:

@@ -132,6 +132,11 @@ class Sampler(ABC):
         return self._over or (not self.pending and self._exhausted())
 
     @property
+    def whole(self) -> float | None:
+        """How many points the method goes through in a fixed order; None where it has no such end."""
+        return None
+
+    @property
     def parents(self) -> frozenset[int]:
         """Trials whose answers later ones may start from."""
         return frozenset()

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from bilevel_core.sampling.base import Sampler, Trial
-from bilevel_core.sampling.space import Space
+from bilevel_core.sampling.space import Space, levels
 
 
 class GridSampler(Sampler):
@@ -24,6 +24,13 @@ class GridSampler(Sampler):
     def __init__(self, space: Space, seed: int, resolution: int) -> None:
         super().__init__(space, seed)
         self._points = space.enumerate(resolution)
+        counts = [levels(v) for v in space.variables]
+        self._count = math.prod(resolution if math.isinf(n) else n for n in counts)
+
+    @property
+    def whole(self) -> float | None:
+        """See `Sampler.whole`: not known where variables are conditional."""
+        return None if self.space.conditional else self._count
 
     def _propose(self, rng: np.random.Generator) -> Trial | None:
         point = next(self._points, None)

@@ -21,7 +21,7 @@ from bilevel_core.sampling.simple import GridSampler
 from bilevel_core.solvers.base import Accepted, Refused, Solver
 from bilevel_core.solvers.descent import option
 from bilevel_core.solvers.sample_task import Evaluation, EvaluationSettings, make_evaluation
-from bilevel_core.solvers.used_options import Only, check, for_form
+from bilevel_core.solvers.used_options import Only, check, for_form, for_forms
 from bilevel_core.traits import Traits
 
 USUAL_SOLVES = 200
@@ -37,6 +37,8 @@ def _trained(solver: Any, form: str | None) -> bool | None:
 SHARED: tuple[Only, ...] = (
     for_form("algebraic", "lower"),
     for_form("differentiable", "lower_method", "lower_tolerance", "batch"),
+    for_forms(("algebraic", "differentiable"), "lower_iterations", "box"),
+    for_forms(("differentiable", "nested"), "devices"),
     Only(("learning_rate",), "with an optimiser such as adam or sgd as lower_method", _trained),
 )
 
@@ -53,7 +55,9 @@ class SamplingSolver(Solver):
         None,
         "budget: most lower-level solves, parts of a solve counting as such; default: what the problem says, or 200",
     )
-    target: float | None = option(None, "stop at a leader's objective as good as this, in the user's sense")
+    target: float | None = option(
+        None, "stop at a leader's objective as good as this, in the user's sense; of several, the first"
+    )
     patience: int = option(0, "stop after so many trials without a better point; 0 for never")
     parallel: int = option(0, "trials in flight; 0 for as many as the executor has workers")
     order: Literal["index", "arrival"] = option(

@@ -65,6 +65,7 @@ class Search:
         self.answers: dict[int, Any] = {}
         self.counts: Counter[str] = Counter()
         self.messages: Counter[str] = Counter()
+        self.troubles: dict[str, None] = {}
         self.spent = 0.0
         self.told = 0
         self.failed = 0
@@ -131,7 +132,14 @@ class Search:
         return Termination.ITERATION_LIMIT, self._budget_text()
 
     def _budget_text(self) -> str:
-        return f"The budget of {self.limit} lower-level solves is spent."
+        if self.sampler.asked >= FREE * self.limit and self.spent < self.limit - 1e-9:
+            return (
+                f"{self.sampler.asked} points were looked at, {FREE} for each lower-level solve of the budget; most "
+                "violate the leader's own constraints and so need no solve."
+            )
+        whole = self.sampler.whole
+        more = f" The method has {whole:g} points in all, in order; it came to {self.told}." if whole else ""
+        return f"The budget of {self.limit} lower-level solves is spent.{more}"
 
     def _ended(self) -> tuple[Termination, str] | None:
         """Why the search is over, as far as what has been told says."""
@@ -217,7 +225,7 @@ class Search:
             try:
                 keeper.journal(checkpoint.dumps(outcome, TYPES))
             except (OSError, TypeError) as error:
-                self.messages[f"The journal could not be written: {error}"] += 1
+                self.troubles[f"The journal could not be written, so resuming will solve again: {error}."] = None
             if keeper.periodic and time.monotonic() - self._last_checkpoint >= self.solver.checkpoint_every:
                 self.checkpoint()
 
@@ -245,9 +253,10 @@ class Search:
         self.failed += outcome.failed
         if outcome.message:
             self.messages[outcome.message] += 1
-        whole = trial.budget >= 1.0
+        whole, front = trial.budget >= 1.0, self.front
         improved = whole and self._keep(outcome)
-        self.stale = 0 if improved else self.stale + 1
+        # A part of a budget could not have brought a better point.
+        self.stale = 0 if improved or self.front is not front else self.stale + whole
         score = outcome.score
         if self.sampler.wants_answers:
             self.answers[number] = outcome.state if outcome.state is not None else outcome.y
@@ -296,7 +305,7 @@ class Search:
         try:
             keeper.checkpoint(checkpoint.dumps(header))
         except OSError as error:
-            self.messages[f"A checkpoint could not be written: {error}"] += 1
+            self.troubles[f"A checkpoint could not be written: {error}."] = None
 
     def _fingerprint(self) -> str:
         return repr(self.evaluation.space.variables)

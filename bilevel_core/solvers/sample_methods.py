@@ -22,7 +22,7 @@ from bilevel_core.solvers.base import Accepted, Refused
 from bilevel_core.solvers.descent import option
 from bilevel_core.solvers.sample import SHARED, SamplingSolver
 from bilevel_core.solvers.sample_task import Evaluation
-from bilevel_core.solvers.used_options import Only, with_choice
+from bilevel_core.solvers.used_options import Only, for_forms, with_choice
 from bilevel_core.traits import Traits
 
 
@@ -31,6 +31,8 @@ class Starting(SamplingSolver):
     """Solvers that may begin at the problem's own starting point."""
 
     from_start: bool = option(True, "try the problem's own starting point first (the high-point relaxation's optimum)")
+
+    only: ClassVar[tuple[Only, ...]] = (*SHARED, for_forms(("algebraic", "differentiable"), "from_start"))
 
     def starts(self, evaluation: Evaluation) -> tuple[np.ndarray, ...]:
         """The points to try first."""
@@ -134,7 +136,7 @@ class Evolution(Starting):
     population: int = option(0, "number of members; 0 for 5 a variable, from 10 to 50")
     tournament: int = option(5, "ageing: how many members compete to have a child")
 
-    only: ClassVar[tuple[Only, ...]] = (*SHARED, with_choice("scheme", ("auto", "ageing"), "tournament"))
+    only: ClassVar[tuple[Only, ...]] = (*Starting.only, with_choice("scheme", ("auto", "ageing"), "tournament"))
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -21,7 +21,7 @@ def conclude(search: Search, termination: Termination, message: str) -> Result:
         termination: why it ended.
         message: what to tell of the end.
     """
-    texts = [*search.evaluation.notes, *([message] if message else [])]
+    texts = [*search.evaluation.notes, *([message] if message else []), *search.troubles]
     loose = search.counts.get("lower_unconverged", 0)
     if loose:
         texts.append(f"{loose} lower-level solves ended before they met their tolerance.")

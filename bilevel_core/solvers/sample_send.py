@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,11 +19,10 @@ from typing import Any
 from bilevel_core.errors import BilevelError, MissingError, UsageError
 from bilevel_core.lower import LowerFailedError
 from bilevel_core.oracles import NonFiniteError
-from bilevel_core.plugins.registry import get_registry
+from bilevel_core.plugins.specs import load
 from bilevel_core.problems.base import Problem, as_problem
 from bilevel_core.result import Termination
 from bilevel_core.run.executors import SerialExecutor
-from bilevel_core.run.options import read
 from bilevel_core.solvers.iterative import CutShortError
 from bilevel_core.solvers.sample_task import Evaluation, EvaluationSettings, Outcome, Task, make_evaluation
 
@@ -37,7 +36,8 @@ POLL = 0.2
 """Seconds between looks at the time while workers are busy."""
 
 _lock = threading.Lock()
-_evaluations: OrderedDict[str, Evaluation] = OrderedDict()
+_idle: OrderedDict[str, list[Evaluation]] = OrderedDict()
+"""Evaluations at hand, by problem. One is taken out while it works: it has a state, and a worker may have threads."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,14 @@ class Reference:
     """How another process gets the problem.
 
     Attributes:
-        name, parameters: a registered name, and what its function is called with; "" where there is none.
-        payload: the pickled problem, where there is no name.
+        maker, arguments: a function as ``module:attribute`` that makes it, and its arguments; "" where none is known.
+        payload: the pickled problem, where there is no such function.
         settings: how its lower level is solved.
         seed: of the run.
     """
 
-    name: str
-    parameters: Mapping[str, Any]
+    maker: str
+    arguments: tuple[Any, ...]
     payload: bytes
     settings: EvaluationSettings
     seed: int
@@ -60,7 +60,7 @@ class Reference:
     @property
     def digest(self) -> str:
         """What tells two references apart."""
-        parts = (self.name, sorted(self.parameters.items()), self.payload, self.settings, self.seed)
+        parts = (self.maker, self.arguments, self.payload, self.settings, self.seed)
         return hashlib.sha256(pickle.dumps(parts)).hexdigest()
 
     def build(self) -> Evaluation:
@@ -69,29 +69,27 @@ class Reference:
         Raises:
             UsageError: the problem cannot be rebuilt here.
         """
-        if self.name:
-            factory = get_registry().find("problems", self.name).load()
-            given = read(factory, self.parameters, kind="parameter", owner=f"problem {self.name!r}")
-            return make_evaluation(as_problem(factory(**given)), self.settings, self.seed)
         try:
-            problem = pickle.loads(self.payload)
+            problem = load(self.maker)(*self.arguments) if self.maker else pickle.loads(self.payload)
+        except BilevelError:
+            raise
         except Exception as error:
             raise UsageError(
                 f"The problem cannot be rebuilt in another process: {type(error).__name__}: {error}. Define it in a "
                 "module that can be imported there, or leave the executor out."
             ) from error
-        return make_evaluation(problem, self.settings, self.seed)
+        return make_evaluation(as_problem(problem), self.settings, self.seed)
 
 
 def reference_to(problem: Problem, settings: EvaluationSettings, seed: int) -> Reference:
-    """A reference by name where the problem has one, else the problem itself.
+    """A reference by what makes the problem where that is known, else the problem itself.
 
     Raises:
         UsageError: it cannot be pickled.
     """
     if problem.reference is not None:
-        name, parameters = problem.reference
-        return Reference(name, parameters, b"", settings, seed)
+        maker, arguments = problem.reference
+        return Reference(maker, arguments, b"", settings, seed)
     try:
         payload = pickle.dumps(problem)
     except Exception as error:
@@ -99,7 +97,7 @@ def reference_to(problem: Problem, settings: EvaluationSettings, seed: int) -> R
             f"The problem cannot be sent to other processes: it cannot be pickled ({type(error).__name__}: {error}). "
             "Leave the executor out, or define the problem's functions at the top of a module."
         ) from error
-    return Reference("", {}, payload, settings, seed)
+    return Reference("", (), payload, settings, seed)
 
 
 def solve_tasks(reference: Reference, digest: str, tasks: tuple[Task, ...]) -> list[Outcome]:
@@ -108,23 +106,33 @@ def solve_tasks(reference: Reference, digest: str, tasks: tuple[Task, ...]) -> l
     Raises:
         UsageError, MissingError: the problem cannot be built; the same for every task.
     """
-    with _lock:
-        evaluation = _evaluations.get(digest)
-    if evaluation is None:
-        evaluation = reference.build()
-        _one_thread()
-    with _lock:
-        _evaluations[digest] = evaluation
-        _evaluations.move_to_end(digest)
-        while len(_evaluations) > KEPT:
-            _evaluations.popitem(last=False)
+    evaluation = _taken(reference, digest)
 
     def hurry() -> bool:
         if tasks[0].deadline is not None and time.time() > tasks[0].deadline:
             raise CutShortError("The time is over.")
         return False
 
-    return attempt_all(evaluation, tasks, hurry)
+    try:
+        return attempt_all(evaluation, tasks, hurry)
+    finally:
+        with _lock:
+            _idle.setdefault(digest, []).append(evaluation)
+
+
+def _taken(reference: Reference, digest: str) -> Evaluation:
+    """An evaluation for the caller alone, until it puts it back."""
+    with _lock:
+        waiting = _idle.setdefault(digest, [])
+        _idle.move_to_end(digest)
+        while len(_idle) > KEPT:
+            _idle.popitem(last=False)
+        if waiting:
+            return waiting.pop()
+        # Under the lock too: not every modelling library can build two models at once.
+        evaluation = reference.build()
+        _one_thread()
+        return evaluation
 
 
 def attempt_all(evaluation: Evaluation, tasks: tuple[Task, ...], hurry: Callable[[], bool]) -> list[Outcome]:

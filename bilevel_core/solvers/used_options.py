@@ -41,11 +41,16 @@ def with_choice(option: str, choices: Sequence[str], *names: str) -> Only:
 
 def for_form(form: str, *names: str) -> Only:
     """Options that are used only for problems of one form."""
+    return for_forms((form,), *names)
+
+
+def for_forms(forms: Sequence[str], *names: str) -> Only:
+    """Options that are used only for problems of some forms."""
 
     def used(solver: Any, actual: str | None) -> bool | None:
-        return None if actual is None else actual == form
+        return None if actual is None else actual in forms
 
-    return Only(names, f"for {form} problems", used)
+    return Only(names, f"for {' or '.join(forms)} problems", used)
 
 
 def check(solver: Any, only: Sequence[Only], form: str | None = None) -> None:

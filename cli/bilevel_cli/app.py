@@ -241,6 +241,14 @@ def resume(
         typer.Option(metavar="N", help="Most iterations of each start, from its beginning.  [default: as in the run]"),
     ] = None,
     device: AsDevice = None,
+    executor: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPEC",
+            help="Where parallel work runs: serial, processes:N, ...  [default: as in the run]",
+            autocompletion=complete.executor,
+        ),
+    ] = None,
     form: AsFormat = None,
     progress: AsProgress = None,
 ) -> None:
@@ -250,7 +258,7 @@ def resume(
     from bilevel_cli.settings import load
 
     flags = {"device": device, "format": form, "progress": None if progress is None else progress.value}
-    raise typer.Exit(go_on(Continuation(run, time_limit, max_iterations, load(flags))))
+    raise typer.Exit(go_on(Continuation(run, time_limit, max_iterations, executor, load(flags))))
 
 
 @app.command(short_help="Check a point independently of any solver.")

@@ -29,7 +29,17 @@ def find_problem(reference: str, parameters: Mapping[str, str]) -> Problem:
     problem = _find(reference, parameters)
     if problem.name == "problem":
         problem.name = reference
+    problem.reference = (f"{__name__}:find_problem", (_from_anywhere(reference), dict(parameters)))
     return problem
+
+
+def _from_anywhere(reference: str) -> str:
+    """The reference for a process with another working directory: a file by its whole path."""
+    whole = Path(reference)
+    if whole.is_file():
+        return str(whole.resolve())
+    path, colon, attribute = reference.partition(":")
+    return f"{Path(path).resolve()}{colon}{attribute}" if Path(path).is_file() else reference
 
 
 def _find(reference: str, parameters: Mapping[str, str]) -> Problem:
@@ -42,9 +52,7 @@ def _find(reference: str, parameters: Mapping[str, str]) -> Problem:
     registry = get_registry()
     if reference in registry.problems:
         spec = registry.problems[reference]
-        made = _make(spec.load(), parameters, f"problem {reference!r}")
-        made.reference = (reference, dict(parameters))
-        return made
+        return _make(spec.load(), parameters, f"problem {reference!r}")
     path_text, _, attribute = reference.partition(":")
     path = Path(path_text)
     if path.suffix == ".py":

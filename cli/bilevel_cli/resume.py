@@ -26,12 +26,14 @@ class Continuation:
         folder: the run.
         time_limit: seconds from now, or None.
         max_iterations: replaces the solver's option of that name, or None.
+        executor: where parallel work runs, or None for where it ran.
         settings: how to print and what to show; what is said of the solve itself is that of the run.
     """
 
     folder: Path
     time_limit: float | None
     max_iterations: int | None
+    executor: str | None
     settings: Settings
 
 
@@ -64,5 +66,6 @@ def run(request: Continuation) -> Exit:
             max_iterations=request.max_iterations,
             callbacks=callbacks,
             device=s.device,
+            executor=request.executor,
         )
     return conclude(result, record, s.format)

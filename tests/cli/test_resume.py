@@ -227,7 +227,7 @@ def test_from_another_folder_and_in_python(whole: dict[str, Any], cli: Call, tmp
     assert cli(*SOLVE, "-o", "max_iterations=20", "--out", "short").code == 4
     os.mkdir("elsewhere")
     os.chdir("elsewhere")
-    done = cli("resume", "../short", "--max-iterations", "21")
+    done = cli("resume", "../short", "--max-iterations", "21", "--executor", "serial")
     os.chdir("..")
     assert done.code == 4, done.err
     problem = get_registry().problems["bowl"].load()()
@@ -258,6 +258,7 @@ def test_what_cannot_be_resumed(whole: dict[str, Any], cli: Call, model: str) ->
     Path("exact/result.json").unlink()
     said(cli("resume", "exact"), "'kkt' keeps no checkpoints")
     Path("whole/result.json").unlink()
+    said(cli("resume", "whole", "--executor", "proceses:2"), "'processes'")
     good = Path("whole/checkpoint").read_bytes()
     Path("whole/checkpoint").write_bytes(good[:100])
     said(cli("resume", "whole"), "whole/checkpoint", "damaged")

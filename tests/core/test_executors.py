@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +24,7 @@ from bilevel_core.run.executors import (
     ProcessExecutor,
     SerialExecutor,
     WorkerDiedError,
+    end,
     make_executor,
     processes,
 )
@@ -89,6 +94,53 @@ def test_processes() -> None:
         assert [future.result(timeout=60) for future in futures] == list(range(8))
     with pytest.raises(RuntimeError, match="after shutdown"):
         executor.submit(abs, 1)
+
+
+def test_the_end_of_a_run_waits_for_nothing() -> None:
+    executor = processes("1")
+    assert executor.submit(abs, -1).result() == 1
+    busy, queued = executor.submit(time.sleep, 600), executor.submit(abs, -2)
+    while not busy.running():
+        time.sleep(0.01)
+    end(executor)
+    assert queued.cancelled()
+    with pytest.raises(WorkerDiedError):
+        busy.result(timeout=60)
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        executor.submit(abs, 1)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="processes are killed by a signal")
+def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import os, time\n"
+        "from bilevel_core.run.executors import processes\n"
+        "if __name__ == '__main__':\n"
+        "    executor = processes('1')\n"
+        "    print(executor.submit(os.getpid).result(), flush=True)\n"
+        "    executor.submit(time.sleep, 600)\n"
+        "    time.sleep(600)\n"
+    )
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        worker = int(parent.stdout.readline())
+        os.kill(worker, 0)
+        parent.kill()
+    deadline = time.monotonic() + 60.0
+    while _alive(worker):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def _alive(process: int) -> bool:
+    """Whether a process that is nobody's child here goes on; one that has ended may wait for being reaped."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{process}/stat")
+    return not (status.exists() and ") Z " in status.read_text())
 
 
 def test_shutdown_without_waiting_finishes_what_was_queued() -> None:

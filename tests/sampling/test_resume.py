@@ -89,6 +89,30 @@ def test_a_larger_budget_goes_on_where_the_smaller_one_ended(tmp_path: Path) -> 
     assert more.counts == whole.counts
 
 
+def test_a_run_goes_on_with_its_executor_or_with_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def make(spec: Any, registry: Any = None) -> Any:
+        asked.append(spec)
+        if spec == "dask:gone":
+            raise bl.UsageError("No Dask scheduler answers.")
+        return None
+
+    monkeypatch.setattr("bilevel_core.api.make_executor", make)
+    options = {"lower_solves": 5}
+    bl.solve(problem(), "sample.random", options, out=tmp_path / "run", executor="processes:3")
+    bl.resume(problem(), tmp_path / "run", max_iterations=7)
+    bl.resume(problem(), tmp_path / "run", max_iterations=9, executor="serial")
+    assert asked == ["processes:3", "processes:3", "serial"]
+    bl.solve(problem(), "sample.random", options, out=tmp_path / "here")
+    bl.resume(problem(), tmp_path / "here", max_iterations=7)
+    assert asked[3:] == [None, None]
+    request = tmp_path / "run" / "run.json"
+    request.write_text(request.read_text().replace("processes:3", "dask:gone"))
+    with pytest.raises(bl.UsageError, match=r"answers\. The run was made with that executor.*'serial'"):
+        bl.resume(problem(), tmp_path / "run", max_iterations=9)
+
+
 def test_another_problem_is_refused(tmp_path: Path) -> None:
     def build(shift: float, names: tuple[str, ...] = ("k", "l")) -> bl.NestedProblem:
         def follow(x: dict[str, Any], call: bl.Call) -> bl.Answer:

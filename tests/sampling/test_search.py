@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -157,6 +158,43 @@ def test_budget_patience_and_target() -> None:
     assert "last 5 trials" in result.message
 
 
+def test_with_several_objectives_patience_ends_when_the_pareto_set_stands_still() -> None:
+    calls: list[int] = []
+
+    def follow(x: dict[str, Any], call: bl.Call) -> bl.Answer:
+        calls.append(1)
+        return bl.Answer({"y": 0.0}, (0.0, -float(min(len(calls), 20))), 0.0)
+
+    problem = bl.NestedProblem((bl.Continuous("u", 0.0, 1.0),), follow, objectives=("still", "falling"))
+    result = bl.solve(problem, "sample.random", {"patience": 4, "lower_solves": 60}, verify=False)
+    assert result.counts["trials"] == 24
+    assert result.details["pareto"][0]["falling"] == -20.0
+
+
+def test_patience_counts_whole_solves_only() -> None:
+    result = bl.solve(
+        problems.trained(),
+        "sample.halving",
+        {"lower_solves": 100, "smallest_budget": 1 / 9, "scheme": "halving", "patience": 4},
+    )
+    assert result.counts["trials"] > 4 * 13  # each bracket has one whole solve among 13
+
+
+def test_a_grid_larger_than_the_budget_says_so() -> None:
+    result = bl.solve(problems.two(), "sample.grid", {"lower_solves": 5, "resolution": 7})
+    assert "14 points in all, in order; it came to 5" in result.message
+
+
+def test_a_journal_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Any, entry: bytes) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr("bilevel_core.run.record.RunRecord.journal", full)
+    result = bl.solve(problems.mixed(), "sample.random", {"lower_solves": 5}, out=tmp_path / "run")
+    assert result.has_point
+    assert result.message.count("no space left") == 1
+
+
 def test_a_target_is_in_the_users_sense() -> None:
     problem = library("classic/mibs-manual")
     result = bl.solve(problem, "sample.random", {"target": -30.0})
@@ -235,6 +273,11 @@ def test_wrong_requests_are_refused() -> None:
         bl.solve(problems.mixed(), "sample.random", {"lower_solves": 0})
     with pytest.raises(bl.UsageError, match=r"lower = 'global' would have no effect"):
         bl.solve(problems.mixed(), "sample.random", {"lower": "global"})
+    for solver, option in (("sample.evolution", {"from_start": False}), ("sample.random", {"box": 2.0})):
+        with pytest.raises(bl.UsageError, match=r"would have no effect.*algebraic or differentiable"):
+            bl.solve(problems.mixed(), solver, option)
+    with pytest.raises(bl.UsageError, match=r"devices.*differentiable or nested"):
+        bl.solve(library("classic/bard-511"), "sample.random", {"devices": ("cpu",)})
     with pytest.raises(bl.RefusedError, match=r"budget to save"):
         bl.solve(library("classic/bard-511"), "sample.halving")
     with pytest.raises(bl.RefusedError, match=r"sample\.random"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
@@ -96,14 +97,36 @@ def test_devices_are_handed_out_evenly() -> None:
     assert set(executor.devices) == {"cpu", "cuda:7"}
 
 
-def test_registered_problems_are_sent_by_name() -> None:
-    problem = get_registry().problems["classic/bard-511"].load()()
-    problem.reference = ("classic/bard-511", {})
-    reference = reference_to(problem, EvaluationSettings(), 0)
-    assert reference.payload == b""
-    assert len(reference.build().space) == 1
+def test_problems_of_the_command_line_are_sent_by_what_makes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A registered name, and a file whose functions could not be pickled; the reference holds in any folder."""
+    from bilevel_cli.reference import find_problem
+
+    (tmp_path / "mine.py").write_text(
+        "import bilevel_core as bl\n"
+        "def build(top: int = 3):\n"
+        "    return bl.NestedProblem((bl.Integer('k', 0, top),), lambda x, c: bl.Answer({'y': 0.0}, x['k'], 0.0))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    found = [find_problem("classic/bard-511", {}), find_problem("mine.py", {"top": "5"})]
+    monkeypatch.chdir(Path(__file__).parent)
+    for problem, size in zip(found, (math.inf, 6), strict=True):
+        reference = reference_to(problem, EvaluationSettings(), 0)
+        assert reference.payload == b""
+        assert reference.build().space.size == size
     with pytest.raises(bl.UsageError, match="cannot be pickled"):
         reference_to(bl.NestedProblem((bl.Integer("k", 0, 1),), lambda x, c: None), EvaluationSettings(), 0)
+
+
+def test_threads_of_one_worker_do_not_share_what_has_a_state() -> None:
+    """As in a Dask worker, which has a thread a core unless told otherwise."""
+    problem = get_registry().problems["smd/smd1"].load()()
+    options = {"lower_solves": 30, "parallel": 4}
+    here = bl.solve(problem, "sample.sobol", options)
+    with ThreadPoolExecutor(4) as pool:
+        there = bl.solve(problem, "sample.sobol", options, executor=pool)
+    assert outcome(here) == outcome(there)
 
 
 def test_processes_give_the_same_run_and_survive_a_death(importable: Path, monkeypatch: pytest.MonkeyPatch) -> None:
