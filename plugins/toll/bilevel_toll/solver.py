@@ -44,8 +44,8 @@ USUAL_TRIPS = (1e-3, 1e5)
 """Backends have absolute tolerances: costs and trips of other sizes (powers of ten) are brought to size 1 first."""
 
 SEARCH: dict[str, Any] = {"heuristics/rens/freq": -1, "branching/relpscost/inititer": 50}
-"""For SCIP: first tolls are known, so that RENS only takes time; and strong branching, which would take more than half of
-it, gets few iterations a candidate. Given options come first.
+"""For SCIP: first tolls are known, so that RENS only takes time; and strong branching, which would take more than half
+of it, gets few iterations a candidate. Given options come first.
 """
 
 Progress = Callable[[float | None, float | None, int], bool]
