@@ -87,6 +87,19 @@ def test_an_undefined_answer_gives_no_cut() -> None:
     assert "no worse" in ValueFunction([TWO], {0: (2.5, 4.0)}).apply(program).text()
 
 
+def test_an_answer_that_keeps_an_equation_by_construction_is_a_cut() -> None:
+    """w + y / 3 = exp(x) holds at every x for y = 2 and w = exp(x) - 2 / 3, though exp(x) is no number within bounds."""
+    program = example()
+    power = Function(nonlinear=ex.call("exp", ex.Column(0)))
+    tie = Row("tie", Function(0.0, {2: 1.0, 1: 1.0 / 3.0}) - power, 0.0, 0.0)
+    follower = Level("f", Function(0.0, {2: 1.0}, {(1, 1): 1.0}), (tie,), (1, 2))
+    tied = BilevelProgram((*program.columns, Variable("w")), program.leader, (follower,))
+    answer = Answer(0, {1: Function(2.0), 2: power.scaled(0.1).scaled(10.0) - 2.0 / 3.0})
+    assert "no worse than f 1: 100 w + 100 y^2 + " in ValueFunction([answer]).apply(tied).text()
+    other = Answer(0, {1: Function(1.0), 2: power - 2.0 / 3.0})
+    assert "no worse" not in ValueFunction([other]).apply(tied).text()
+
+
 def test_what_is_not_taken() -> None:
     program = example()
     priced = BilevelProgram(
