@@ -86,8 +86,7 @@ def test_equations_of_the_follower_that_contain_x() -> None:
 
 
 def test_an_equation_of_the_follower_that_is_curved_in_x() -> None:
-    # w = 2 exp(x) - y in [0.7, 6.5], so f = w^2 y wants y as small as can be where w < 2 |y|; always: f(-1) < 0 is least
-    # if d f / d y = w^2 - 2 w y = w (w - 2 y) > 0 below 0, and f > 0 above: y = -1, w = 2 exp(x) + 1
+    # f = w^2 y is not negative for y >= 0; below, w = 2 exp(x) - y > 0 and df/dy = w (w - 2 y) > 0: y = -1
     m = leader_and_follower()
     m.follower.w = pyo.Var()
     m.follower.tie = pyo.Constraint(expr=m.follower.w == 2 * pyo.exp(m.x) - m.follower.y)

@@ -88,7 +88,7 @@ def test_an_undefined_answer_gives_no_cut() -> None:
 
 
 def test_an_answer_that_keeps_an_equation_by_construction_is_a_cut() -> None:
-    """w + y / 3 = exp(x) holds at every x for y = 2 and w = exp(x) - 2 / 3, though exp(x) is no number within bounds."""
+    """w + y / 3 = exp(x) holds for y = 2 and w = exp(x) - 2 / 3 at every x, though intervals of each term do not say so."""
     program = example()
     power = Function(nonlinear=ex.call("exp", ex.Column(0)))
     tie = Row("tie", Function(0.0, {2: 1.0, 1: 1.0 / 3.0}) - power, 0.0, 0.0)
