@@ -88,7 +88,7 @@ def test_an_undefined_answer_gives_no_cut() -> None:
 
 
 def test_an_answer_that_keeps_an_equation_by_construction_is_a_cut() -> None:
-    """w + y / 3 = exp(x) holds for y = 2 and w = exp(x) - 2 / 3 at every x, though intervals of each term do not say so."""
+    """w + y / 3 = exp(x) holds for y = 2, w = exp(x) - 2 / 3 at every x; intervals term by term do not say so."""
     program = example()
     power = Function(nonlinear=ex.call("exp", ex.Column(0)))
     tie = Row("tie", Function(0.0, {2: 1.0, 1: 1.0 / 3.0}) - power, 0.0, 0.0)
@@ -122,3 +122,10 @@ def test_a_threat_is_counted_or_worse_for_the_follower() -> None:
     assert any(line.startswith("expects 1.1: -200 x + 100 y") and line.endswith("- 190 <= 0") for line in lines)
     assert "expects 1: z[expects 1.0] + z[expects 1.1] >= 1" in lines
     assert "worst in [-5, 2] real" in lines
+
+
+def test_a_worst_value_may_lie_beyond_bounds_of_optimal_answers() -> None:
+    """A box that holds for optimal answers of a follower says nothing of those that are nearly so."""
+    text = WorstCase([], [Threat((TWO,), (0.1,))], {0: (0.0, 2.0), 1: (3.0, 4.0)}).apply(example()).text()
+    assert "y in [3, 4] real" in text
+    assert "worst in [-4, 2] real" in text  # x - y for x in [0, 2]; at most 2 for y in [0, 5], not -1
