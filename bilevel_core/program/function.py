@@ -22,6 +22,9 @@ K = TypeVar("K")
 RESIDUE = 4.0 * np.finfo(float).eps
 """What is left of two terms of one monomial, relative to them, when they cancel but for rounding."""
 
+MERGED = 1e-13
+"""The same where coefficients come out of a linear system."""
+
 
 @dataclass(frozen=True)
 class Function:
@@ -201,6 +204,29 @@ class Function:
             {p: c for p, c in self.quadratic.items() if p[0] in own or p[1] in own},
             rest,
         )
+
+    def merged(self) -> Function:
+        """The function with like terms of its nonlinear part put together: those that cancel but for rounding go."""
+        if not isinstance(self.nonlinear, ex.Sum):
+            return self
+        constant = self.constant
+        weights: dict[Expression, float] = {}
+        sizes: dict[Expression, float] = {}
+        for term in self.nonlinear.terms:
+            factors = term.factors if isinstance(term, ex.Product) else (term,)
+            head = factors[0].value if isinstance(factors[0], ex.Constant) else 1.0
+            rest = ex.multiply(*(factors[1:] if isinstance(factors[0], ex.Constant) else factors))
+            if isinstance(rest, ex.Constant):
+                constant += head * rest.value
+                continue
+            weights[rest] = weights.get(rest, 0.0) + head
+            sizes[rest] = max(sizes.get(rest, 0.0), abs(head))
+        kept = [
+            ex.multiply(ex.Constant(weight), rest)
+            for rest, weight in weights.items()
+            if abs(weight) > MERGED * sizes[rest]
+        ]
+        return Function(constant, self.linear, self.quadratic, ex.add(*kept) if kept else None)
 
     def hessian(self, order: Sequence[int]) -> np.ndarray:
         """The constant Hessian of the quadratic part over the given columns, shape (n, n)."""

@@ -133,7 +133,8 @@ class Cuts:
         for row in follower.rows:
             if row.function.columns.isdisjoint(follower.columns):
                 continue  # the relaxation has the same row
-            there = row.function.compose(answer.values)
+            # What an equation determines has its other terms in it, which cancel here; intervals do not see that.
+            there = row.function.compose(answer.values).merged()
             if not defined_over(there, self.box):
                 return None
             for way in self._ways(there, row.lower, row.upper):

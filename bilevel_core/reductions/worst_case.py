@@ -53,7 +53,11 @@ class WorstCase(Reduction[BilevelProgram, Program]):
         self._width = len(source.columns)
         columns = boxed(source.columns, self.box)
         goal = source.leader.objective
-        low, high = function_range(goal, Box(columns, frozenset()))
+        low, _ = function_range(goal, Box(columns, frozenset()))
+        # The box of followers' columns holds for optimal answers; those that must be expected may lie beyond it.
+        lower = frozenset(source.lower_columns)
+        wider = [c if i in lower else columns[i] for i, c in enumerate(source.columns)]
+        _, high = function_range(goal, Box(wider, frozenset()))
         worst = len(columns)
         with_worst = append_columns(columns, [Variable("worst", low, high)])
         cuts = Cuts(source, with_worst)

@@ -309,8 +309,10 @@ class Followers:
         return out
 
     def feasible(self, point: np.ndarray) -> bool:
-        """Whether a point satisfies all constraints of both levels."""
-        return self.program.high_point().violation(point) <= FEASIBLE
+        """Whether a point satisfies all constraints of both levels, and all objectives have values there."""
+        levels = (self.program.leader, *self.program.followers)
+        defined = all(np.isfinite(level.objective.evaluate(point)) for level in levels)
+        return defined and self.program.high_point().violation(point) <= FEASIBLE
 
     def on_its_piece(self, point: np.ndarray) -> np.ndarray | None:
         """The leader's best on the piece of the optimality system where the point lies (the same constraints active):

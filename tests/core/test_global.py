@@ -85,6 +85,18 @@ def test_equations_of_the_follower_that_contain_x() -> None:
     optimal(solved(m), 0.0625 - 1.0)
 
 
+def test_an_equation_of_the_follower_that_is_curved_in_x() -> None:
+    # f = w^2 y is not negative for y >= 0; below, w = 2 exp(x) - y > 0 and df/dy = w (w - 2 y) > 0: y = -1
+    m = leader_and_follower()
+    m.follower.w = pyo.Var()
+    m.follower.tie = pyo.Constraint(expr=m.follower.w == 2 * pyo.exp(m.x) - m.follower.y)
+    m.follower.objective = pyo.Objective(expr=m.follower.w**2 * m.follower.y)
+    m.objective = pyo.Objective(expr=m.follower.w - 2 * m.x)
+    # F = 2 exp(x) + 1 - 2 x is least at x = 0
+    result = optimal(solved(m, options={"max_iterations": 20}), 3.0)
+    assert float(result.y["y"]) == pytest.approx(-1.0, abs=1e-3)
+
+
 def test_an_equation_that_no_answer_keeps_is_named() -> None:
     m = leader_and_follower((0.5, 1))
     m.follower.z = pyo.Var(bounds=(-2, 2))

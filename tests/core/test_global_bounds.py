@@ -73,6 +73,19 @@ def test_a_follower_that_is_unbounded_at_some_x_only() -> None:
     assert result.upper_objective == pytest.approx(0.0, abs=EPSILON)
 
 
+def test_no_point_where_an_objective_has_no_value() -> None:
+    # At x = 1 every y > 0 is optimal, but log(0) is no number, though 0 log(y) is 0 once x is put in.
+    m = leader_and_follower((0, 2), (0, 2))
+    m.x.domain = pyo.Integers
+    m.follower.objective = pyo.Objective(expr=(m.x - 1) * pyo.log(m.follower.y))
+    m.objective = pyo.Objective(expr=m.x + m.follower.y)
+    result = solved(m, options={"max_iterations": 5})
+    assert result.status == "feasible"
+    assert float(result.y["y"]) > 0.0
+    assert result.bound is not None
+    assert result.bound <= 1.0 + EPSILON
+
+
 def test_where_a_follower_is_unbounded_is_said() -> None:
     m = leader_and_follower((0.5, 1), (None, None))
     m.follower.objective = pyo.Objective(expr=-m.x * m.follower.y**3)

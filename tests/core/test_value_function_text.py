@@ -87,6 +87,19 @@ def test_an_undefined_answer_gives_no_cut() -> None:
     assert "no worse" in ValueFunction([TWO], {0: (2.5, 4.0)}).apply(program).text()
 
 
+def test_an_answer_that_keeps_an_equation_by_construction_is_a_cut() -> None:
+    """w + y / 3 = exp(x) holds for y = 2, w = exp(x) - 2 / 3 at every x; intervals term by term do not say so."""
+    program = example()
+    power = Function(nonlinear=ex.call("exp", ex.Column(0)))
+    tie = Row("tie", Function(0.0, {2: 1.0, 1: 1.0 / 3.0}) - power, 0.0, 0.0)
+    follower = Level("f", Function(0.0, {2: 1.0}, {(1, 1): 1.0}), (tie,), (1, 2))
+    tied = BilevelProgram((*program.columns, Variable("w")), program.leader, (follower,))
+    answer = Answer(0, {1: Function(2.0), 2: power.scaled(0.1).scaled(10.0) - 2.0 / 3.0})
+    assert "no worse than f 1: 100 w + 100 y^2 + " in ValueFunction([answer]).apply(tied).text()
+    other = Answer(0, {1: Function(1.0), 2: power - 2.0 / 3.0})
+    assert "no worse" not in ValueFunction([other]).apply(tied).text()
+
+
 def test_what_is_not_taken() -> None:
     program = example()
     priced = BilevelProgram(
@@ -109,3 +122,10 @@ def test_a_threat_is_counted_or_worse_for_the_follower() -> None:
     assert any(line.startswith("expects 1.1: -200 x + 100 y") and line.endswith("- 190 <= 0") for line in lines)
     assert "expects 1: z[expects 1.0] + z[expects 1.1] >= 1" in lines
     assert "worst in [-5, 2] real" in lines
+
+
+def test_a_worst_value_may_lie_beyond_bounds_of_optimal_answers() -> None:
+    """A box that holds for optimal answers of a follower says nothing of those that are nearly so."""
+    text = WorstCase([], [Threat((TWO,), (0.1,))], {0: (0.0, 2.0), 1: (3.0, 4.0)}).apply(example()).text()
+    assert "y in [3, 4] real" in text
+    assert "worst in [-4, 2] real" in text  # x - y for x in [0, 2]; at most 2 for y in [0, 5], not -1
