@@ -119,6 +119,8 @@ def test_fixed_architectures_stand_beside() -> None:
     rows = {r["name"]: r for r in result.details["fixed_architectures"]}
     assert set(rows) == {"smallest", "largest"}
     assert all(0.0 <= r["test_accuracy"] <= 100.0 and r["retraining_deviation"] >= 0.0 for r in rows.values())
+    assert result.details["peak_memory_mib"] > 1.0
+    assert result.counts["pass_equivalents"] > 0
 
 
 def test_compare_shows_test_accuracy_and_passes(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import resource
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -188,3 +190,11 @@ def evaluate(model: Callable[[torch.Tensor], Any], data: Tensors, batch: int = 1
         hits += int((scores.argmax(1) == labels).sum())
         total += float(functional.cross_entropy(scores.float(), labels, reduction="sum"))
     return 100.0 * hits / len(data), total / len(data)
+
+
+def peak_memory(device: torch.device) -> float:
+    """The most memory that was held so far, in MiB: of the device, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
