@@ -83,7 +83,7 @@ def find_device(name: str) -> torch.device:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UsageError(
-            f"Device {name!r} cannot be used: {str(error).splitlines()[0]} Pass device='cpu' or leave it out."
+            f"Device {name!r} cannot be used: {str(error).splitlines()[0].rstrip('.')}. Pass device='cpu' or leave it out."
         ) from error
     return device
 
