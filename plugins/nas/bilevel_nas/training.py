@@ -82,9 +82,8 @@ def find_device(name: str) -> torch.device:
         device = torch.device("cpu" if name == "auto" else name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(
-            f"Device {name!r} cannot be used: {str(error).splitlines()[0].rstrip('.')}. Pass device='cpu' or leave it out."
-        ) from error
+        why = str(error).splitlines()[0].rstrip(".")
+        raise UsageError(f"Device {name!r} cannot be used: {why}. Pass device='cpu' or leave it out.") from error
     return device
 
 
