@@ -208,7 +208,7 @@ class ArchitectureProblem(NestedProblem):
             worst = tuple(
                 1.0 if name == "error" else self._objective(name, architecture, 0.0) for name in self.objectives
             )
-            return Answer({}, worst, 0.0, self.violation(architecture))
+            return Answer({}, worst, 0.0, self.violation(architecture), solved=False)
         return self.solve_lower(architecture, call.budget, call.device)
 
     # The final networks.

@@ -201,7 +201,7 @@ def baseline(solver: Supernet, problem: ArchitectureProblem, context: RunContext
     tested = problem.tested(architecture) if problem.final_epochs else {}
     row = {
         "architecture": problem.search_space.text(architecture),
-        "trials": found.counts.get("trials", trials),
+        "trials": found.counts.get("lower_solves", trials),
         "trained_accuracy": None if found.upper_objective is None else 100.0 * (1.0 - found.upper_objective),
         **tested,
         "cost": problem.search_space.cost(architecture),
