@@ -194,8 +194,9 @@ def signal(arguments: argparse.Namespace) -> None:
             start, oracle.passes = time.process_time(), 0.0
             found: list[np.ndarray] = []
             for k in range(arguments.draws):
-                oracle.view = View(oracle.batch("lower", size, k), oracle.batch("upper", size, k), seed=k)
-                with oracle.charged(size, gauss_newton=configured.gauss_newton):
+                upper = arguments.validation if configured.implicit and arguments.validation else size
+                oracle.view = View(oracle.batch("lower", size, k), oracle.batch("upper", upper, k), seed=k)
+                with oracle.charged(size, upper=upper, gauss_newton=configured.gauss_newton):
                     how = settings(configured, oracle, 0.0)
                     found.append(reduced_gradient(oracle, state.x, oracle.response(state.y), how).value)
             inner = np.array(found) @ np.array(found).T
@@ -239,6 +240,7 @@ def main() -> None:
     four.add_argument("--space", default="cell201-12")
     four.add_argument("--data", default="")
     four.add_argument("--draws", type=int, default=6)
+    four.add_argument("--validation", type=int, default=0, help="validation images of the implicit ones")
     four.add_argument("--warm", type=int, default=225)
     four.set_defaults(run=signal)
     arguments = parser.parse_args()

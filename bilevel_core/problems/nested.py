@@ -46,6 +46,8 @@ class Answer:
         violation: how far the leader's constraints are from holding; 0 when they do.
         state: numbers, arrays or tensors to go on from with a larger budget.
         counts: work done beside the one lower-level solve, by kind; added up in the result.
+        solved: whether the lower level was solved for it. An x that may not be chosen whatever the follower does need
+            not be answered, and costs nothing of a search's budget.
     """
 
     y: Mapping[str, Any]
@@ -54,6 +56,7 @@ class Answer:
     violation: float = 0.0
     state: Any = None
     counts: Mapping[str, int] = field(default_factory=dict[str, int])
+    solved: bool = True
 
 
 class NestedProblem(Problem):

@@ -32,11 +32,10 @@ class NestedEvaluation(Evaluation):
         call = Call(task.budget, task.seed, task.start, task.device or self.settings.device)
         found = self.problem.ask(task.point, call)
         upper = found.upper if isinstance(found.upper, tuple) else (found.upper,)
-        counts = {**found.counts, "lower_solves": 1}
+        counts = {**found.counts, "lower_solves": int(found.solved)}
+        cost = task.budget if found.solved else 0.0
         if not all(math.isfinite(v) for v in (*upper, found.lower)):
-            return Outcome(
-                task.index, task.point, cost=task.budget, proven=self.problem.exact, counts=counts, message=NONE
-            )
+            return Outcome(task.index, task.point, cost=cost, proven=self.problem.exact, counts=counts, message=NONE)
         return Outcome(
             task.index,
             task.point,
@@ -45,7 +44,7 @@ class NestedEvaluation(Evaluation):
             state=found.state,
             user=upper[0],
             proven=self.problem.exact and task.budget >= 1.0,
-            cost=task.budget,
+            cost=cost,
             counts=counts,
         )
 

@@ -82,6 +82,7 @@ def test_an_architecture_is_exported_read_again_and_built(result: Any, tmp_path:
     assert found.build(Shape((3, 16, 16), 5))(torch.zeros(2, 3, 16, 16)).shape == (2, 5)
     shown = call("show", str(path))
     assert result.details["architecture"] in shown
+    assert "drawing of cell" in shown
     assert json.loads(call("show", str(path), "-f", "json")) == found.document
 
 
@@ -166,6 +167,10 @@ def test_files_that_are_no_architectures(result: Any, tmp_path: Path) -> None:
     changed["space"]["parameters"]["colour"] = "red"
     path.write_text(json.dumps(changed))
     with pytest.raises(UsageError, match="has changed"):
+        load(path)
+    del changed["space"]["parameters"]
+    path.write_text(json.dumps(changed))
+    with pytest.raises(UsageError, match="space cannot be read"):
         load(path)
 
 

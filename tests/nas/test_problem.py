@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,11 @@ def test_what_exceeds_the_cost_cap_is_not_trained() -> None:
     found = bl.solve(small, "sample.grid", verify=False)
     assert small.search_space.cost(small.architecture(found.x)) <= 4.0
     assert small.violation((1, 1, 1)) > 0.0
+    # Three of six are over the cap, and cost nothing of the budget.
+    assert found.counts["lower_solves"] == 3
+    sampled = bl.solve(small, "sample.random", {"lower_solves": 2}, seed=1, verify=False)
+    assert sampled.counts["lower_solves"] == 2
+    assert sampled.counts["pass_equivalents"] == 2 * math.ceil(small.passes(3))
     with pytest.raises(UsageError, match="cost_cap"):
         problem(cost_cap=-1.0)
     # The cheapest perceptron has one layer of two units, whatever the depth that there might be.
@@ -119,6 +125,8 @@ def test_fixed_architectures_stand_beside() -> None:
     rows = {r["name"]: r for r in result.details["fixed_architectures"]}
     assert set(rows) == {"smallest", "largest"}
     assert all(0.0 <= r["test_accuracy"] <= 100.0 and r["retraining_deviation"] >= 0.0 for r in rows.values())
+    assert result.details["peak_memory_mib"] > 1.0
+    assert result.counts["pass_equivalents"] > 0
 
 
 def test_compare_shows_test_accuracy_and_passes(tmp_path: Path) -> None:

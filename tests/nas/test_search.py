@@ -291,6 +291,10 @@ def test_work_is_counted_in_passes_of_the_supernet() -> None:
         oracle.lower_gradient(x, y)
         oracle.upper(x, y)
     assert oracle.passes == pytest.approx(2 * (1 + 0.35))
+    with oracle.charged(64, upper=128):
+        oracle.lower_gradient(x, y)
+        oracle.upper(x, y)
+    assert oracle.passes == pytest.approx(3 * (1 + 0.35) + 0.35)
     sampled = SupernetOracle(small, Parts(relax="gumbel", mask="sample1"))
     assert sampled.share == pytest.approx(6 / 24)
     assert SupernetOracle(small, Parts(mask="partial:4")).share == 1.0

@@ -341,3 +341,21 @@ def test_a_run_that_was_stopped_is_told_of_in_brief_and_its_point_outlives_an_in
     assert kept.termination is bl.Termination.STOPPED_BY_USER
     assert kept.x == whole.x
     assert "told" not in kept.details
+
+
+def test_what_is_refused_without_a_solve_costs_nothing() -> None:
+    """Four of five points are: still as many are solved as were asked for, and a grid that is whole proves its best."""
+
+    def follow(x: Any, call: bl.Call) -> bl.Answer:
+        if x["n"] % 5:
+            return bl.Answer({}, 0.0, 0.0, violation=1.0, solved=False)
+        return bl.Answer({}, float(x["n"]), 0.0)
+
+    problem = bl.NestedProblem([bl.Integer("n", 0, 99)], follow, exact=True)
+    result = bl.solve(problem, "sample.random", {"lower_solves": 8}, seed=3, verify=False)
+    assert result.counts["lower_solves"] == 8
+    assert result.counts["trials"] > 16
+    whole = bl.solve(problem, "sample.grid", verify=False)
+    assert whole.counts["lower_solves"] == 20
+    assert whole.upper_objective == 0.0
+    assert whole.claim is bl.Claim.GLOBAL

@@ -120,8 +120,11 @@ def load(path: Path) -> ArchitectureFile:
     if missing:
         raise UsageError(f"{path} lacks {', '.join(missing)}.")
     where = told["space"]
-    space = space_of(where)
-    shape = Shape(tuple(where["inputs"]), int(where["classes"])) if "inputs" in where else None
+    try:
+        space = space_of(where)
+        shape = Shape(tuple(where["inputs"]), int(where["classes"])) if "inputs" in where else None
+    except (KeyError, AttributeError, ValueError) as error:
+        raise UsageError(f"{path}: its space cannot be read, {type(error).__name__}: {error}.") from error
     return ArchitectureFile(space, space.read(told["architecture"]), shape, told["scores"], told)
 
 

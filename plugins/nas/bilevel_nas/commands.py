@@ -128,6 +128,7 @@ def show(
 ) -> None:
     """Show an exported architecture, and draw it."""
     from bilevel_nas.architecture_file import load
+    from bilevel_nas.cells import tables
 
     found = load(file)
     if draw is not None:
@@ -141,4 +142,7 @@ def show(
     facts = [("architecture", found.space.text(found.architecture))]
     facts += [(k.replace("_", " "), v if isinstance(v, str) else number(v)) for k, v in found.scores.items()]
     facts += [(k.replace("_", " "), str(found.document.get(k, ""))) for k in ("stopped_because", "solver", "seed")]
-    typer.echo("\n".join([*aligned(facts, indent=""), "", *found.space.draw(found.architecture)]))
+    lines = [*aligned(facts, indent=""), "", *found.space.draw(found.architecture)]
+    for name, rows in tables(found.space, found.architecture).items():
+        lines += ["", name.replace("_", " "), *table(rows)]
+    typer.echo("\n".join(lines))

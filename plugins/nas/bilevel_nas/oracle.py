@@ -237,18 +237,23 @@ class SupernetOracle(TorchOracle):
         return candidates / self._total
 
     @contextmanager
-    def charged(self, batch: int, *, gauss_newton: bool = False) -> Generator[None]:
-        """Add up what the work inside costs, each evaluation being one on so many examples."""
+    def charged(self, batch: int, *, upper: int | None = None, gauss_newton: bool = False) -> Generator[None]:
+        """Add up what the work inside costs, each evaluation being one on so many examples, those of the upper level on
+        ``upper`` where it is given.
+        """
         before = self.counts.copy()
         yield
         done = {k: n - before[k] for k, n in self.counts.items()}
+        plain = {
+            level: done.get(f"{level}_gradients", 0) + FORWARD * done.get(f"{level}_values", 0)
+            for level in ("upper", "lower")
+        }
         units = (
-            sum(done.get(f"{level}_gradients", 0) for level in ("upper", "lower"))
-            + FORWARD * sum(done.get(f"{level}_values", 0) for level in ("upper", "lower"))
+            plain["lower"]
             + (GAUSS_NEWTON if gauss_newton else HESSIAN) * done.get("hessian_products", 0)
             + MIXED_X * done.get("mixed_products", 0)
         )
-        self.passes += units * batch / UNIT * self.share
+        self.passes += (units * batch + plain["upper"] * (batch if upper is None else upper)) / UNIT * self.share
 
     # Batches, drawn by number: nothing has to be remembered.
 

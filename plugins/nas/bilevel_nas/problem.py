@@ -27,7 +27,7 @@ from bilevel_nas.cells import tables
 from bilevel_nas.data import Data
 from bilevel_nas.exact import least_cost
 from bilevel_nas.spaces import Architecture, SearchSpace
-from bilevel_nas.training import Tensors, TrainSettings, evaluate, find_device, on_device, train
+from bilevel_nas.training import Tensors, TrainSettings, evaluate, find_device, on_device, peak_memory, train
 
 STRUCTURE = "architecture"
 FORWARD = 0.35
@@ -208,7 +208,7 @@ class ArchitectureProblem(NestedProblem):
             worst = tuple(
                 1.0 if name == "error" else self._objective(name, architecture, 0.0) for name in self.objectives
             )
-            return Answer({}, worst, 0.0, self.violation(architecture))
+            return Answer({}, worst, 0.0, self.violation(architecture), solved=False)
         return self.solve_lower(architecture, call.budget, call.device)
 
     # The final networks.
@@ -264,6 +264,7 @@ class ArchitectureProblem(NestedProblem):
             draw_architecture(space, architecture, Path(self.picture))
         if self.final_epochs:
             told |= self.tested(architecture)
+        told["peak_memory_mib"] = peak_memory(find_device(self.device))
         return told
 
     def tested(self, architecture: Architecture) -> dict[str, Any]:

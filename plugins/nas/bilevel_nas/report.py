@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,7 +63,6 @@ def conclude(
     upper = answer.upper if isinstance(answer.upper, tuple) else (answer.upper,)
     panel["trained_accuracy"] = 100.0 * (1.0 - upper[0])
     panel["pass_equivalents"] = passes
-    panel["peak_memory_mib"] = peak_memory(oracle.device)
     texts = [*said_of(outcome, oracle, solver, kept), *warnings_of(solver, problem, architecture, panel, kept)]
     details: dict[str, Any] = {"preset": solver.preset, "parts": solver.parts.text or "the defaults", **panel}
     details["stopped_because"] = kept["ended"] or str(outcome.termination)
@@ -204,17 +201,9 @@ def baseline(solver: Supernet, problem: ArchitectureProblem, context: RunContext
     tested = problem.tested(architecture) if problem.final_epochs else {}
     row = {
         "architecture": problem.search_space.text(architecture),
-        "trials": found.counts.get("trials", trials),
+        "trials": found.counts.get("lower_solves", trials),
         "trained_accuracy": None if found.upper_objective is None else 100.0 * (1.0 - found.upper_objective),
         **tested,
         "cost": problem.search_space.cost(architecture),
     }
     return {"random_search": [row]}
-
-
-def peak_memory(device: torch.device) -> float:
-    """The most memory that was held so far, in MiB: of the device, or of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20

@@ -74,7 +74,8 @@ class Supernet(IterativeSolver):
     activation: str = option("silu", "of the supernet; second-order methods need a smooth one")
     budget: float | None = option(None, "pass-equivalents; default: the problem's")
     batch: int = option(64, "images a step")
-    second_order_batch: int = option(256, "images an implicit step of the architecture")
+    second_order_batch: int = option(256, "training images an implicit step of the architecture")
+    validation_batch: int = option(1024, "validation images an implicit step of the architecture")
     every: int | None = option(None, "weight steps for each architecture step; default: 1, or 10 for implicit methods")
     warm: float = option(0.15, "share of the budget before the architecture moves")
     weight_rate: float = option(0.05, "first learning rate of the weights, falling along a cosine")
@@ -96,7 +97,7 @@ class Supernet(IterativeSolver):
 
     only: ClassVar[tuple[Only, ...]] = (
         Only(
-            ("curvature", "damping", "second_order_batch"),
+            ("curvature", "damping", "second_order_batch", "validation_batch"),
             "with an implicit hyper (neumann, cg, aux)",
             _hyper(*IMPLICIT),
         ),
@@ -121,7 +122,7 @@ class Supernet(IterativeSolver):
                 f"hyper={self.parts.hyper} needs second derivatives, and a supernet with activation={self.activation} "
                 f"has none: use one of {', '.join(SMOOTH)}."
             )
-        for name in ("batch", "second_order_batch"):
+        for name in ("batch", "second_order_batch", "validation_batch"):
             if getattr(self, name) < 2:
                 raise UsageError(f"Expected {name} of at least 2, got {getattr(self, name)}.")
         for name in ("weight_rate", "clip", "radius", "neumann_step"):

@@ -124,15 +124,15 @@ def move_architecture(solver: Supernet, oracle: SupernetOracle, state: SearchSta
     if hyper.kind == "reinforce":
         _adam(solver, state, _controller(solver, oracle, state, progress))
         return
-    size = solver.second_order_batch if solver.implicit else solver.batch
+    sizes = (solver.second_order_batch, solver.validation_batch) if solver.implicit else (solver.batch, solver.batch)
     number = 1_000_000_000 + state.moves
-    oracle.view = View(
-        oracle.batch("lower", size, number, parallel.rank()),
-        oracle.batch("upper", size, number, parallel.rank()),
-        seed=number,
-        progress=progress,
+    lower, upper = (
+        oracle.batch(level, size, number, parallel.rank())
+        for level, size in zip(("lower", "upper"), sizes, strict=True)
     )
-    with oracle.charged(size, gauss_newton=solver.gauss_newton):
+    oracle.view = View(lower, upper, seed=number, progress=progress)
+    size = len(lower[1])
+    with oracle.charged(size, upper=len(upper[1]), gauss_newton=solver.gauss_newton):
         if hyper.kind == "aux":
             _auxiliary(solver, oracle, state, size)
             return

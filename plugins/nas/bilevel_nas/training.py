@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import resource
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -80,9 +82,8 @@ def find_device(name: str) -> torch.device:
         device = torch.device("cpu" if name == "auto" else name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(
-            f"Device {name!r} cannot be used: {str(error).splitlines()[0]} Pass device='cpu' or leave it out."
-        ) from error
+        why = str(error).splitlines()[0].rstrip(".")
+        raise UsageError(f"Device {name!r} cannot be used: {why}. Pass device='cpu' or leave it out.") from error
     return device
 
 
@@ -188,3 +189,11 @@ def evaluate(model: Callable[[torch.Tensor], Any], data: Tensors, batch: int = 1
         hits += int((scores.argmax(1) == labels).sum())
         total += float(functional.cross_entropy(scores.float(), labels, reduction="sum"))
     return 100.0 * hits / len(data), total / len(data)
+
+
+def peak_memory(device: torch.device) -> float:
+    """The most memory that was held so far, in MiB: of the device, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
