@@ -100,7 +100,7 @@ class Run:
         while record.end is None:
             stop = None if record.state is None else self.solver.done(record.state)
             if stop is not None:
-                self._commit(record.ended(stop.termination, stop.message))
+                self._commit(record.ended(stop.termination, stop.message, steps=stop.steps))
                 return True
             if self._limited(record):
                 return True
