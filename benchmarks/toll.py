@@ -1,6 +1,7 @@
 """Tolls: network pricing instances, second-best tolls, equilibria; each beside recorded figures.
 
-    python benchmarks/toll.py equilibrium FOLDER                      # FOLDER with TNTP networks, one folder each
+    python benchmarks/toll.py equilibrium FOLDER [--only SiouxFalls]  # FOLDER with TNTP networks, one folder each
+                              [--peer-python PATH]                    # Python with the package aequilibrae
     python benchmarks/toll.py second-best
     python benchmarks/toll.py pricing FOLDER --known FILE.csv [--forms std,pvf] [--backends scip,highs] [--limit 60]
                               [--only g30,g40] [--json FILE]
@@ -16,14 +17,20 @@ import argparse
 import csv
 import json
 import os
+import subprocess
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import numpy as np
+
 import bilevel_core as bl
 
+PEER_GAPS = (1e-4, 1e-6)
+"""Gaps to which AequilibraE is asked."""
 PROVEN = 1e-4
 """Relative gap at which an instance counts as proven, that of the published runs."""
 BEST_TIMES = {5: 7462474.0, 10: 7417109.0, 20: 7363173.0, 40: 7203001.0}
@@ -34,14 +41,16 @@ def line(*cells: Any) -> None:
     print("| " + " | ".join(f"{c:.6g}" if isinstance(c, float) else str(c) for c in cells) + " |", flush=True)
 
 
-def equilibria(folder: Path) -> None:
+def equilibria(folder: Path, only: tuple[str, ...], peer: str) -> None:
     from bilevel_toll.congestion.equilibrium import user_equilibrium
     from bilevel_toll.congestion.library import braess, load_traffic
 
     user_equilibrium(braess())  # have everything imported before time is taken
-    line("network", "choice", "Beckmann", "total time", "relative gap", "searches", "CPU s")
-    line(*["---"] * 7)
+    line("network", "choice", "package", "gap asked for", "Beckmann", "total time", "relative gap", "searches", "CPU s")
+    line(*["---"] * 9)
     for file in sorted(folder.glob("*/*_net.tntp")):
+        if not file.parent.name.startswith(only):
+            continue
         traffic = load_traffic(file)
         for system in (False, True):
             for gap in (1e-4, 1e-6, 1e-12):
@@ -50,7 +59,48 @@ def equilibria(folder: Path) -> None:
                 cpu = time.process_time() - started
                 choice = "system" if system else "users"
                 figures = (f"{flows.beckmann:.4f}", f"{flows.total_time:.3f}", f"{flows.relative_gap:.1e}")
-                line(traffic.name, choice, *figures, flows.iterations, f"{cpu:.3f}")
+                line(traffic.name, choice, "bilevel", f"{gap:g}", *figures, flows.iterations, f"{cpu:.3f}")
+        for gap in PEER_GAPS if peer else ():
+            line(traffic.name, "users", *peer_cells(traffic, gap, peer))
+
+
+def peer_cells(traffic: Any, gap: float, python: str) -> list[str]:
+    """AequilibraE's row, its Beckmann function and relative gap computed from its flows by us; or why there is none."""
+    network = traffic.network
+    zones = sorted({network.index(node) for _, d in traffic.demands for node in (d.origin, d.destination)})
+    missing = ["-"] * 3
+    if network.no_through and set(network.no_through) != set(zones):
+        return ["AequilibraE", f"{gap:g}", "skipped: it closes all zones to through traffic or none", *missing]
+    given = {
+        "zones": [z + 1 for z in zones],
+        "closed": bool(network.no_through),
+        "arcs": [
+            (int(i) + 1, int(j) + 1, a.cost, a.capacity, a.b, a.power)
+            for i, j, a in zip(network.tails, network.heads, network.arcs, strict=True)
+        ],
+        "trips": [(network.index(d.origin) + 1, network.index(d.destination) + 1, d.trips) for _, d in traffic.demands],
+        "gap": gap,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "network.json"
+        file.write_text(json.dumps(given), encoding="utf-8")
+        done = subprocess.run(
+            [python, str(Path(__file__).parent / "toll_peer.py"), str(file)], capture_output=True, text=True
+        )
+    rows = [text for text in done.stdout.splitlines() if text.startswith("ROW ")]
+    if done.returncode != 0 or not rows:
+        reason = (done.stderr.strip().splitlines() or ["no output"])[-1].replace("|", "/")
+        return ["AequilibraE", f"{gap:g}", f"failed: {reason[:120]}", *missing]
+    row = json.loads(rows[-1][4:])
+    flow, roads = np.array(row["flow"]), traffic.roads
+    times = roads.time(flow)
+    trees = traffic.graph.trees(times, traffic.origins)
+    least = float(traffic.trips @ trees.distance[traffic.origin_row, traffic.ends])
+    real = (float(flow @ times) - least) / least
+    name = f"{row['package']} {row['version']}"
+    total = f"{float(flow @ times):.3f}"
+    beckmann = f"{float(roads.integral(flow).sum()):.4f}"
+    return [name, f"{gap:g}", beckmann, total, f"{real:.1e}", row["iterations"], f"{row['cpu']:.3f}"]
 
 
 def second_best() -> None:
@@ -89,6 +139,11 @@ def price(file: Path, form: str, backend: str, limit: float) -> dict[str, Any]:
     }
 
 
+def contradicts(row: dict[str, Any], best: float) -> bool:
+    """Whether a revenue known to be reached is above the bound that a row calls proven: one of the two is wrong."""
+    return best > row["bound"] * (1.0 + PROVEN)
+
+
 def pricing(arguments: argparse.Namespace) -> None:
     with Path(arguments.known).open(newline="", encoding="utf-8") as f:
         known = {row["inst"]: float(row["best"]) for row in csv.DictReader(f)}
@@ -112,13 +167,15 @@ def pricing(arguments: argparse.Namespace) -> None:
                             f.write(json.dumps(rows[-1]) + "\n")
                 row = next(r for r in rows if (r["instance"], r["form"], r["backend"]) == (file.stem, form, backend))
                 gap = row["bound"] / row["revenue"] - 1.0
-                figures = (row["revenue"], known.get(file.stem, "-"), row["bound"])
+                best = known.get(file.stem)
+                told = "-" if best is None else f"{best:.6g}, above the bound!" if contradicts(row, best) else best
+                figures = (row["revenue"], told, row["bound"])
                 line(file.stem, form, backend, *figures, f"{100 * gap:.3f}", f"{row['cpu']:.1f}")
     print()
     for form, backend in dict.fromkeys((r["form"], r["backend"]) for r in rows):
         mine = [r for r in rows if (r["form"], r["backend"]) == (form, backend)]
         proven = sum(r["bound"] <= r["revenue"] * (1.0 + PROVEN) for r in mine)
-        beyond = [r["instance"] for r in mine if known.get(r["instance"], 0.0) > r["bound"] * (1.0 + PROVEN)]
+        beyond = [r["instance"] for r in mine if contradicts(r, known.get(r["instance"], 0.0))]
         against = ", ".join(beyond) or "none"
         print(f"{form} {backend}: {proven} of {len(mine)} proven; bound below the best known: {against}")
 
@@ -133,9 +190,11 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=60.0)
     parser.add_argument("--only", default="")
     parser.add_argument("--json", default="")
+    parser.add_argument("--peer-python", default="", help="a Python that has aequilibrae, for equilibrium")
     arguments = parser.parse_args()
     if arguments.part == "equilibrium":
-        equilibria(Path(arguments.folder))
+        only = tuple(arguments.only.split(",")) if arguments.only else ("",)
+        equilibria(Path(arguments.folder), only, arguments.peer_python)
     elif arguments.part == "second-best":
         second_best()
     else:
