@@ -81,7 +81,7 @@ def test_gradients_of_network_design(aim: Any) -> None:
 def test_revenue_with_congestion() -> None:
     """All stay up to lo = a2 - a1 - b1 d, none from hi = a2 - a1 + b2 d; best is max(lo, hi / 2) = 2, revenue 4."""
     problem = CongestedTolls(two_links(1.0, 0.5, 3.0, 0.5, 4.0), ["o-d"], ("revenue",), upper=10.0)
-    result = bl.solve(problem, options={"global_solves": 0})
+    result = bl.solve(problem, options={"global_solves": 0, "starts": 2})
     assert result.solver == "toll-design"
     assert -float(np.asarray(result.upper_objective)) == pytest.approx(4.0, abs=1e-6)
     assert float(result.x["toll[o-d]"]) == pytest.approx(2.0, abs=1e-3)
