@@ -258,6 +258,12 @@ class TorchOracle(Oracle):
                 values.update({k: b.double().cpu().numpy() for k, b in buffers.items()})
         return x_values, y_values
 
+    def progress(self, x: np.ndarray, y: Vector) -> dict[str, float]:
+        """See `Oracle.progress`."""
+        if type(self.problem).progress is TorchProblem.progress:
+            return {}
+        return dict(self.problem.progress(*self.point(x, y)))
+
     def objectives(self, x: np.ndarray, y: Vector) -> tuple[float, float | tuple[float, ...]]:
         """See `Oracle.objectives`."""
         with self.terms.refreshed(self.x_tensor(x), y):

@@ -113,6 +113,13 @@ class TorchProblem(DifferentiableProblem):
         """Flat tensors as the dictionaries of a result."""
         return self.x_layout.values(x), self.y_layout.values(y)
 
+    def progress(self, x: Values, y: Values) -> dict[str, float]:
+        """Figures of a better point, while solving goes on: losses on other data, say. They decide nothing.
+
+        Found in the events ``incumbent`` and in `Result.trace`. Called with the same as `details`.
+        """
+        return {}
+
     def load(self, result: Result) -> None:
         """Write a result's values back into the modules that were given as starting points, buffers included.
 

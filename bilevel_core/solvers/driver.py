@@ -216,7 +216,9 @@ class Run:
         self._commit(new)
         where = {"start": record.number, "iteration": state.iteration}
         if found is not None and found.feasible and found.better(before):
-            self.context.report("incumbent", objective=self.user_objective(found), **where)
+            figures = self.oracle.progress(found.x, found.y)
+            told = {"figures": figures} if figures else {}
+            self.context.report("incumbent", objective=self.user_objective(found), **told, **where)
         now = self.saved.best
         self.context.report(
             "iteration",

@@ -258,7 +258,9 @@ class Search:
         self.answers = {k: v for k, v in self.answers.items() if k in needed}
         best = self.best[0] if self.best else None
         if improved and outcome.score.feasible:
-            self.context.report("incumbent", objective=outcome.user, trial=number, lower_solves=self.spent)
+            figures = self.evaluation.progress(outcome)
+            told = {"figures": figures} if figures else {}
+            self.context.report("incumbent", objective=outcome.user, **told, trial=number, lower_solves=self.spent)
         self.context.report(
             "iteration",
             iteration=self.told,
