@@ -156,7 +156,8 @@ class Result:
         lower_objective: the follower's; a tuple when there are several followers.
         bound: proven bound on the leader's optimal value, in the user's sense.
         certificate: what the independent check found; None when it was not asked for or there is no point.
-        trace: incumbents in the order found, each with ``time`` in seconds, ``objective`` and ``bound``.
+        trace: incumbents in the order found, each with ``time`` in seconds, ``objective``, ``bound``, and what the
+            problem shows of a better point (hyperparameter tuning: ``validation_loss`` and ``test_loss``).
         solver: name of the solver.
         options: the solver's options as used.
         seed: the seed given.

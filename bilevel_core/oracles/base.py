@@ -213,6 +213,10 @@ class Oracle(ABC):
     def point(self, x: np.ndarray, y: Vector) -> tuple[Values, Values]:
         """The dictionaries ``x`` and ``y`` of a result."""
 
+    def progress(self, x: np.ndarray, y: Vector) -> dict[str, float]:
+        """What the problem shows of a better point while it is solved; see `TorchProblem.progress`."""
+        return {}
+
     @abstractmethod
     def objectives(self, x: np.ndarray, y: Vector) -> tuple[float, float | tuple[float, ...]]:
         """Upper and lower objective in the user's sense."""

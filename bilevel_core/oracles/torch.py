@@ -262,6 +262,12 @@ class TorchOracle(Oracle):
         """See `Oracle.entry`."""
         return self.problem.entry(k, value)
 
+    def progress(self, x: np.ndarray, y: Vector) -> dict[str, float]:
+        """See `Oracle.progress`."""
+        if type(self.problem).progress is TorchProblem.progress:
+            return {}
+        return dict(self.problem.progress(*self.point(x, y)))
+
     def objectives(self, x: np.ndarray, y: Vector) -> tuple[float, float | tuple[float, ...]]:
         """See `Oracle.objectives`."""
         with self.terms.refreshed(self.x_tensor(x), y):

@@ -117,6 +117,13 @@ class TorchProblem(DifferentiableProblem):
         """What logs and figures of a run call an entry of x, and the value in units that people know."""
         return self.x_layout.entry(k), value
 
+    def progress(self, x: Values, y: Values) -> dict[str, float]:
+        """Figures of a better point, while solving goes on: losses on other data, say. They decide nothing.
+
+        Found in the events ``incumbent`` and in `Result.trace`. Called with the same as `details`.
+        """
+        return {}
+
     def load(self, result: Result) -> None:
         """Write a result's values back into the modules that were given as starting points, buffers included.
 

@@ -153,11 +153,16 @@ class RunContext:
         self._stopped = True
 
     def report(self, kind: str, **data: Any) -> bool:
-        """Tell the callbacks; returns whether to stop. Incumbents are also kept in the trace."""
+        """Tell the callbacks; returns whether to stop. Incumbents join the trace, with their ``figures``."""
         event = Event(kind, self.elapsed, data)
         if kind == "incumbent":
             self.trace.append(
-                {"time": event.time, "objective": data.get("objective"), "bound": data.get("bound")},
+                {
+                    "time": event.time,
+                    "objective": data.get("objective"),
+                    "bound": data.get("bound"),
+                    **data.get("figures", {}),
+                },
             )
         for callback in self._callbacks:
             if callback(event) is True:

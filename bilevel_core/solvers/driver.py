@@ -100,7 +100,7 @@ class Run:
         while record.end is None:
             stop = None if record.state is None else self.solver.done(record.state)
             if stop is not None:
-                self._commit(record.ended(stop.termination, stop.message))
+                self._commit(record.ended(stop.termination, stop.message, steps=stop.steps))
                 return True
             if self._limited(record):
                 return True
@@ -218,7 +218,9 @@ class Run:
         if state.current_x is not None:
             where["x"] = self.oracle.told(state.current_x)
         if found is not None and found.feasible and found.better(before):
-            self.context.report("incumbent", objective=self.user_objective(found), **where)
+            figures = self.oracle.progress(found.x, found.y)
+            told = {"figures": figures} if figures else {}
+            self.context.report("incumbent", objective=self.user_objective(found), **told, **where)
         now = self.saved.best
         self.context.report(
             "iteration",

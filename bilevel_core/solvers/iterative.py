@@ -115,10 +115,13 @@ class Stop:
     Attributes:
         termination: ``converged``, or ``error`` with a message.
         message: what to tell the user, in sentences.
+        steps: a row of figures for each step that the result's details should show (under ``steps``, with the start's
+            number).
     """
 
     termination: Termination
     message: str = ""
+    steps: tuple[dict[str, float], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ class StartRecord:
         end: why it is over; None while it could go on.
         message: what to tell the user of its end.
         fatal: whether its end is that of the whole run.
+        steps: see `Stop.steps`.
     """
 
     number: int
@@ -44,13 +45,16 @@ class StartRecord:
     end: Termination | None = None
     message: str = ""
     fatal: bool = False
+    steps: tuple[dict[str, float], ...] = ()
 
     @property
     def failed(self) -> bool:
         """Whether it is over without having converged."""
         return self.end is not None and self.end is not Termination.CONVERGED
 
-    def ended(self, end: Termination, message: str = "", *, fatal: bool = False) -> StartRecord:
+    def ended(
+        self, end: Termination, message: str = "", *, fatal: bool = False, steps: tuple[dict[str, float], ...] = ()
+    ) -> StartRecord:
         """The same start, over. A point that it converged to is what it stands for, unless it passed a better one."""
         last = None if self.state is None else self.state.candidate
         best, memory = self.best, self.best_memory
@@ -69,6 +73,7 @@ class StartRecord:
             end=end,
             message=message.strip(),
             fatal=fatal,
+            steps=steps,
         )
 
 
@@ -147,6 +152,7 @@ def collect(
     if winner is None or point is None:
         return without_point(termination, context, " ".join(messages), counts=counts)
     converged = winner.end is Termination.CONVERGED
+    steps = [{"start": record.number, **row} for record in records for row in record.steps]
     oracle.restore(winner.best_memory)
     x, y = oracle.point(point.x, point.y)
     upper, lower = oracle.objectives(point.x, point.y)
@@ -160,6 +166,7 @@ def collect(
         trace=tuple(context.trace),
         counts=counts,
         message=" ".join(messages),
+        details={"steps": steps} if steps else {},
     )
 
 

@@ -268,7 +268,11 @@ class Search:
         best = self.best[0] if self.best else None
         tried = self.evaluation.told(outcome.point)
         if improved and outcome.score.feasible:
-            self.context.report("incumbent", objective=outcome.user, trial=number, lower_solves=self.spent, x=tried)
+            figures = self.evaluation.progress(outcome)
+            more = {"figures": figures} if figures else {}
+            self.context.report(
+                "incumbent", objective=outcome.user, **more, trial=number, lower_solves=self.spent, x=tried
+            )
         self.context.report(
             "iteration",
             iteration=self.told,

@@ -148,6 +148,10 @@ class Evaluation(ABC):
     def result(self, outcome: Outcome) -> tuple[Values, Values, float, float | tuple[float, ...]]:
         """x, y, and both levels' objectives of an outcome with an answer, in the user's terms."""
 
+    def progress(self, outcome: Outcome) -> dict[str, float]:
+        """What the problem shows of a better point while it is solved; see `TorchProblem.progress`."""
+        return {}
+
     def start(self) -> np.ndarray | None:
         """A point of the space to try first; None where the problem suggests none."""
         return None

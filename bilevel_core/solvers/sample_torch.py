@@ -157,6 +157,17 @@ class TorchEvaluation(Evaluation):
         """See `Evaluation.told`."""
         return self.oracle.told(point)
 
+    def progress(self, outcome: Outcome) -> dict[str, float]:
+        """See `Evaluation.progress`."""
+        memory, seed = outcome.memory
+        before = self.oracle.memory(), self.oracle.terms.seed
+        self.oracle.restore(memory)
+        self.oracle.terms.seed = seed
+        found = self.oracle.progress(outcome.point, self.oracle.from_numpy(outcome.y))
+        self.oracle.restore(before[0])
+        self.oracle.terms.seed = before[1]
+        return found
+
     def result(self, outcome: Outcome) -> tuple[Values, Values, float, float | tuple[float, ...]]:
         """See `Evaluation.result`."""
         memory, seed = outcome.memory

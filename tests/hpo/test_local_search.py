@@ -37,6 +37,8 @@ def test_a_step_is_along_the_signs_and_both_values_are_told() -> None:
     assert step["joint_line"] != pytest.approx(corrected, rel=1e-6)
     assert f"promised {step['joint_line']:.6g} on the joint line" in result.message
     assert f"trained again it is {step['corrected']:.6g}" in result.message
+    (told,) = result.details["steps"]
+    assert told == {"start": 0, **{k: step[k] for k in ("step", "before", "joint_line", "corrected")}}
     assert result.claim == "feasible"
     assert result.termination == "converged"
     assert result.certificate is not None
@@ -57,6 +59,8 @@ def test_samples_are_trained_and_the_best_is_kept() -> None:
     one, many = (bl.solve(task, SOLVER, {"starts": n}, verify=False) for n in (1, 4))
     assert many.upper_objective <= one.upper_objective
     assert many.counts["lower_solves"] > one.counts["lower_solves"] + 2
+    assert [row["start"] for row in many.details["steps"]] == [0, 1, 2, 3]
+    assert min(row["corrected"] for row in many.details["steps"]) >= many.upper_objective * (1.0 - 1e-12)
     assert many.upper_objective == bl.solve(task, SOLVER, {"starts": 4}, verify=False).upper_objective
 
 

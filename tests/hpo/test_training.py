@@ -100,6 +100,25 @@ def test_a_run_improves_reports_and_loads() -> None:
     assert CROSS(module(inputs), targets).mean().item() == pytest.approx(details["test_loss"], rel=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("solver", "options"), [("hypergradient", {"max_iterations": 4}), ("sample.random", {"lower_solves": 6})]
+)
+def test_every_solver_leaves_the_path_of_both_losses(solver: str, options: dict[str, Any]) -> None:
+    task = problem([DECAY], test=batches(2))
+    heard: list[Any] = []
+
+    def hear(event: bl.Event) -> None:
+        if event.kind == "incumbent":
+            heard.append(event.data["figures"])
+
+    result = bl.solve(task, solver, options, callbacks=[hear], verify=False)
+    assert len(result.trace) > 1
+    assert [{k: row[k] for k in ("validation_loss", "test_loss")} for row in result.trace] == heard
+    assert [row["validation_loss"] for row in result.trace] == pytest.approx([row["objective"] for row in result.trace])
+    assert result.trace[-1]["test_loss"] == pytest.approx(result.details["test_loss"])
+    assert bl.Result.from_json(result.to_json()).trace == result.trace
+
+
 def test_minibatches_are_one_objective() -> None:
     whole = problem([DECAY])
     torch.manual_seed(0)

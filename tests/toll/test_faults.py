@@ -130,7 +130,7 @@ def test_default_bound_for_revenue_is_where_all_have_left(closed: tuple[str, ...
     assert problem.upper == pytest.approx(a2 - a1 + b2 * trips)
     assert problem.flows(np.array([problem.upper])).revenue == pytest.approx(0.0, abs=1e-6)
     assert CongestedTolls(traffic, ["o-d"], ("time",)).upper < problem.upper / 2
-    found = bl.solve(problem, options={"global_solves": 0})
+    found = bl.solve(problem, options={"global_solves": 0, "starts": 2})
     best = max(t * problem.flows(np.array([t])).flow[0] for t in np.linspace(0.0, problem.upper, 201))
     assert -float(np.asarray(found.upper_objective)) >= best * (1 - 1e-9)
     rich = Traffic(traffic.network, [Demand("o", "d", trips)], [UserClass("a", 1.0, 0.5), UserClass("b", 3.0, 0.5)])

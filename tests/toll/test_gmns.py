@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import bilevel_core as bl
 from bilevel_toll.congestion.equilibrium import user_equilibrium
 from bilevel_toll.congestion.library import load_traffic
 from bilevel_toll.gmns import read_gmns
+from bilevel_toll.library import from_files
 
 from .conftest import Call
 
@@ -78,3 +80,14 @@ def test_missing_files_and_routes(folder: Path) -> None:
     (folder / "demand.csv").unlink()
     with pytest.raises(bl.UsageError, match=r"There is no file .*demand.csv"):
         load_traffic(folder)
+
+
+def test_tolls_on_a_folder_of_files(cli: Call, folder: Path) -> None:
+    (folder / "link.csv").write_text(LINK + "3,1,3,1,9,60,500,1,12,5\n")
+    problem = from_files(network=folder, tollable=("1-2",))
+    # By the file 6.5 minutes, and 12 without the tolled link; the toll that the other road has today does not count.
+    assert problem.bound == pytest.approx(1000 * 5.5)
+    done = cli("toll", "price", ".", "-p", "tollable=1-2", "-f", "json")
+    assert done.code == 0, done.err
+    told = json.loads(done.out)
+    assert (told["objective"], told["unit"]) == (pytest.approx(5500.0), "minutes a trip")

@@ -49,12 +49,14 @@ def test_the_tie_trap_is_said(cli: Call, tmp_path: Path) -> None:
 
 
 def test_a_limit_has_its_own_exit_code(cli: Call) -> None:
-    done = cli("toll", "price", "sioux-falls", "--time-limit", "0")
+    done = cli("toll", "price", "sioux-falls", "-p", "arcs=5", "-p", "pairs=10", "--time-limit", "0")
     assert done.code == 4
     assert "best found, not proven" in done.out
 
 
-@pytest.mark.parametrize("command", [["price", "sioux-falls"], ["design", "braess", "-p", "arcs=a-b"]])
+@pytest.mark.parametrize(
+    "command", [["price", "sioux-falls", "-p", "arcs=5", "-p", "pairs=10"], ["design", "braess", "-p", "arcs=a-b"]]
+)
 def test_an_interrupt_has_its_own_exit_code(cli: Call, monkeypatch: pytest.MonkeyPatch, command: list[str]) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt

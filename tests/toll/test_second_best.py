@@ -14,6 +14,7 @@ from bilevel_toll.congestion.design import NetworkDesign
 from bilevel_toll.congestion.equilibrium import user_equilibrium
 from bilevel_toll.congestion.library import braess, congested_tolls, network_design, sioux_falls
 from bilevel_toll.congestion.objectives import AIMS, Units
+from bilevel_toll.congestion.pieces import Piece, descend
 from bilevel_toll.congestion.problem import TrafficProblem
 from bilevel_toll.congestion.tolls import CongestedTolls, cordon, worst_arcs
 from bilevel_toll.congestion.traffic import Traffic
@@ -52,6 +53,23 @@ def test_gradients_against_differences(aim: Any, classes: tuple[str, ...]) -> No
     assert gradient == pytest.approx(slopes(problem, point, 1e-4), rel=2e-3, abs=1e-6 * float(np.abs(gradient).max()))
 
 
+@pytest.mark.parametrize("aim", AIMS)
+@pytest.mark.parametrize("classes", [(), ("car:1:0.8", "truck:3:0.2")])
+def test_hessians_against_differences_of_gradients(aim: Any, classes: tuple[str, ...]) -> None:
+    traffic = sioux_falls(classes=classes, pairs=60)
+    problem = CongestedTolls(traffic, ["10-16", ["16-10", "15-10"]], (aim,), upper=20.0, units=Units(0.6, 1.0, 60.0))
+    point, step = np.array([1.3, 0.4]), 1e-4
+    here = problem.flows(point)
+    hessian = problem.hessian(point, here)
+    assert hessian is not None
+    rows = np.zeros((2, 2))
+    for k in range(2):
+        ends = [point + step * sign * np.eye(2)[k] for sign in (1.0, -1.0)]
+        up, down = (problem.gradient(x, problem.flows(x, here))[0] for x in ends)
+        rows[k] = (up - down) / (2.0 * step)
+    assert hessian == pytest.approx(rows, rel=2e-3, abs=2e-3 * float(np.abs(rows).max()))
+
+
 @pytest.mark.parametrize("aim", ["time", "welfare"])
 def test_gradients_of_network_design(aim: Any) -> None:
     problem = NetworkDesign(sioux_falls(), {"6-8": 3.0, "8-6": 2.0, "10-16": 0.5}, (aim,), upper=5000.0, power=2.0)
@@ -63,7 +81,7 @@ def test_gradients_of_network_design(aim: Any) -> None:
 def test_revenue_with_congestion() -> None:
     """All stay up to lo = a2 - a1 - b1 d, none from hi = a2 - a1 + b2 d; best is max(lo, hi / 2) = 2, revenue 4."""
     problem = CongestedTolls(two_links(1.0, 0.5, 3.0, 0.5, 4.0), ["o-d"], ("revenue",), upper=10.0)
-    result = bl.solve(problem, options={"global_solves": 0})
+    result = bl.solve(problem, options={"global_solves": 0, "starts": 2})
     assert result.solver == "toll-design"
     assert -float(np.asarray(result.upper_objective)) == pytest.approx(4.0, abs=1e-6)
     assert float(result.x["toll[o-d]"]) == pytest.approx(2.0, abs=1e-3)
@@ -71,15 +89,35 @@ def test_revenue_with_congestion() -> None:
         assert problem.flows(np.array([toll])).revenue == pytest.approx(revenue, abs=1e-9)
 
 
-@pytest.mark.parametrize(("count", "known"), [(5, 7462474.4), (10, 7417109.8)])
-def test_second_best_on_sioux_falls(count: int, known: float) -> None:
-    """At least as good as the best values known, with no more than 27 equilibria for ten arcs."""
-    result = bl.solve(
-        congested_tolls(arcs=(str(count),)), options={"starts": 1 if count == 10 else 3, "random": 0, "polish": 0}
-    )
-    assert result.upper_objective <= known
+@pytest.mark.parametrize(
+    ("count", "known", "start"), [(5, 7462474.4, 0.25), (10, 7417109.8, 0.0), (20, 7363173.0, 0.5)]
+)
+def test_second_best_on_sioux_falls(count: int, known: float, start: float) -> None:
+    """The best values known, from one start each with fewer equilibria than a gradient method takes for ten arcs."""
+    problem = congested_tolls(arcs=(str(count),))
+    assert isinstance(problem, CongestedTolls)
+    asked = 0
+
+    def around(x: np.ndarray) -> Piece:
+        nonlocal asked
+        asked += 1
+        flows = problem.flows(x, problem.untouched)
+        hessian = problem.hessian(x, flows)
+        assert hessian is not None
+        return Piece(x, problem.value(x, flows, "time"), problem.gradient(x, flows)[0], hessian)
+
+    marginal = problem.marginal(user_equilibrium(problem.traffic, system=True))
+    bounds = np.full(count, problem.lower), np.full(count, problem.upper)
+    found = descend(around, np.clip(start * marginal, *bounds), *bounds)
+    assert found.value <= known
+    assert asked <= (10 if count < 20 else 40)
+
+
+def test_second_best_and_what_is_claimed() -> None:
+    result = bl.solve(congested_tolls(arcs=("10",)), options={"starts": 1, "random": 0})
+    assert result.upper_objective <= 7417109.8
     assert result.claim is Claim.STATIONARY
-    assert result.counts["lower_solves"] <= (27 if count == 10 else 85)
+    assert result.counts["lower_solves"] <= 17
     assert result.certificate is not None
     assert (result.certificate.verdict, result.certificate.lower_scope) == ("verified", "global")
     assert result.bound == pytest.approx(7194256.053, abs=1e-3)

@@ -40,11 +40,13 @@ class LocalState(State):
     Attributes:
         response: the lower level's answer at the candidate.
         story: a sentence for each step: F before it, on the joint line, and corrected.
+        steps: the same as figures.
         ended: whether no further step is to be had.
     """
 
     response: Response | None = None
     story: list[str] = field(default_factory=list[str])
+    steps: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
     ended: bool = False
 
 
@@ -93,7 +95,7 @@ class HyperLocalSearch(IterativeSolver):
         """See `IterativeSolver.done`."""
         if not state.ended and state.iteration < self.steps:
             return None
-        return Stop(Termination.CONVERGED, " ".join(state.story))
+        return Stop(Termination.CONVERGED, " ".join(state.story), tuple(state.steps))
 
     def step(self, oracle: Oracle, state: LocalState, context: RunContext) -> LocalState:
         """See `IterativeSolver.step`."""
@@ -130,11 +132,12 @@ class HyperLocalSearch(IterativeSolver):
             f"weights trained again it is {found.objective:.6g}."
         )
         figures = {"step": found.length, "before": before, "joint_line": joint, "corrected": found.objective}
+        steps = [*state.steps, figures]
         if not found.objective < before:
             kept = self._over(state, f"{told} The point before it is kept.")
-            return replace(kept, figures={**state.figures, **figures})
+            return replace(kept, figures={**state.figures, **figures}, steps=steps)
         new = self._at(oracle, state, found.x, found.response, found.objective)
-        return replace(new, figures={**new.figures, **figures}, story=[*state.story, told])
+        return replace(new, figures={**new.figures, **figures}, story=[*state.story, told], steps=steps)
 
     def _at(self, oracle: Oracle, state: LocalState, x: np.ndarray, response: Response, objective: float) -> LocalState:
         if not response.converged:

@@ -193,6 +193,10 @@ class TuningProblem(TorchProblem):
             "little about new rows. Go by the test loss; share hyperparameters, set a prior, or validate on more rows."
         )
 
+    def progress(self, x: Values, y: Values) -> dict[str, float]:
+        """Losses on validation and test rows, so that every solver's trace has the path of both."""
+        return {} if self.quiet else self.losses(self.tensors(x), self.tensors(y))
+
     def details(self, x: Values, y: Values) -> dict[str, Any]:
         """Losses on training, validation, stopping and test rows, and each hyperparameter with its hypergradient.
 

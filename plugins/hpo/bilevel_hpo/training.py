@@ -146,11 +146,24 @@ class TrainingProblem(TorchProblem):
                 total, count = total + float(losses.sum()), count + len(losses)
         return total / max(1, count), count
 
+    def _trained(self, y: Values) -> Any:
+        """The module with the weights of a point."""
+        flat = self.y_layout.from_values(y)
+        return self.y_layout.unflatten(flat, {k: torch.as_tensor(v) for k, v in y.items() if k in self._buffers()})
+
+    def progress(self, x: Values, y: Values) -> dict[str, float]:
+        """Losses on validation and test rows, so that every solver's trace has the path of both."""
+        assert self.upper_data is not None
+        module = self._trained(y)
+        found = {"validation_loss": self._mean(module, self.upper_data, "validation")[0]}
+        if self.test is not None:
+            found["test_loss"] = self._mean(module, self.test, "test")[0]
+        return found
+
     def details(self, x: Values, y: Values) -> dict[str, Any]:
         """Losses on validation and test rows, and each hyperparameter with its hypergradient."""
         assert self.upper_data is not None
-        flat = self.y_layout.from_values(y)
-        module = self.y_layout.unflatten(flat, {k: torch.as_tensor(v) for k, v in y.items() if k in self._buffers()})
+        module = self._trained(y)
         report: dict[str, Any] = {}
         report["validation_loss"], report["validation_rows"] = self._mean(module, self.upper_data, "validation")
         if self.test is not None:

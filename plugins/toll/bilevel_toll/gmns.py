@@ -16,6 +16,7 @@ from pathlib import Path
 
 from bilevel_core.errors import UsageError
 from bilevel_toll.network import Arc, Demand, Network
+from bilevel_toll.trips import is_omx, read_omx
 
 NODES, LINKS, DEMAND = "node.csv", "link.csv", "demand.csv"
 ALPHA, BETA = 0.15, 4.0
@@ -63,17 +64,22 @@ def _rows(path: Path, needed: tuple[str, ...]) -> Iterator[_Row]:
         yield _Row(path, reader.line_num, row)
 
 
-def read_gmns(folder: Path, *, toll_factor: float | None = None) -> tuple[Network, list[Demand]]:
+def read_gmns(
+    folder: Path, *, toll_factor: float | None = None, trips: Path | None = None
+) -> tuple[Network, list[Demand]]:
     """Read a folder.
 
     Args:
         folder: with node.csv, link.csv and demand.csv.
         toll_factor: minutes that a toll of 1 weighs; needed where there are tolls.
+        trips: FILE.omx[/MATRIX] in place of demand.csv.
 
     Raises:
         UsageError: by file and line: a column that is missing, an unknown node or zone, a number that is none or
             negative, no way to tell a link's time, no capacity, a toll without a toll factor.
     """
+    if trips is not None and not is_omx(trips):
+        raise UsageError(f"A GMNS folder has its trips in {DEMAND}: leave out trips=, or give an .omx file.")
     nodes: list[str] = []
     centroid: dict[str, str] = {}
     for row in _rows(folder / NODES, ("node_id",)):
@@ -89,18 +95,23 @@ def read_gmns(folder: Path, *, toll_factor: float | None = None) -> tuple[Networ
     if not arcs:
         raise UsageError(f"{folder / LINKS}: there are no links.")
     demands: list[Demand] = []
-    for row in _rows(folder / DEMAND, ("o_zone_id", "d_zone_id", "volume")):
+    for d in _volumes(folder / DEMAND) if trips is None else read_omx(trips):
         ends: list[str] = []
-        for column in ("o_zone_id", "d_zone_id"):
-            zone = row.text(column)
+        for zone in (d.origin, d.destination):
             node = centroid.get(zone, zone if zone in known and not centroid else "")
             if not node:
-                raise row.fault(f"zone {zone!r} belongs to no node of {NODES}.")
+                raise UsageError(f"{d.source}: zone {zone!r} belongs to no node of {NODES}.")
             ends.append(node)
-        volume = row.amount("volume")
-        if volume > 0.0 and ends[0] != ends[1]:
-            demands.append(Demand(ends[0], ends[1], volume, f"{row.path}:{row.line}"))
+        if d.trips > 0.0 and ends[0] != ends[1]:
+            demands.append(Demand(ends[0], ends[1], d.trips, d.source))
     return Network(arcs, nodes), demands
+
+
+def _volumes(path: Path) -> Iterator[Demand]:
+    """Trips between zones, by the zones' names."""
+    for row in _rows(path, ("o_zone_id", "d_zone_id", "volume")):
+        ends = row.text("o_zone_id"), row.text("d_zone_id")
+        yield Demand(*ends, row.amount("volume"), f"{row.path}:{row.line}")
 
 
 def _arcs(row: _Row, known: frozenset[str], toll_factor: float | None) -> list[Arc]:

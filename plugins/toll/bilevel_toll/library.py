@@ -6,6 +6,7 @@ import csv
 from importlib import resources
 from pathlib import Path
 
+from bilevel_toll.gmns import read_gmns
 from bilevel_toll.network import Arc, Demand, Network, largest
 from bilevel_toll.problem import TollProblem
 from bilevel_toll.tntp import load_tntp
@@ -104,15 +105,20 @@ def from_files(
     tollable: int | tuple[str, ...] = 5,
     pairs: int | None = None,
 ) -> TollProblem:
-    """Tolls on your own network, from TNTP files. Costs are free-flow times, so tolls are in their unit.
+    """Tolls on your own network. Costs are free-flow times, and tolls in their unit; tolls of the files do not count.
 
     Args:
-        network: the network file
-        trips: the trip file; by default X_trips.tntp beside X_net.tntp
+        network: the network file (TNTP), or a GMNS folder
+        trips: the trip file (TNTP), or FILE.omx[/MATRIX]; by default X_trips.tntp beside X_net.tntp, or demand.csv
         tollable: arcs as TAIL-HEAD,..., type:NAME or a .csv file with a column link; or how many of the busiest
         pairs: only this many pairs, those with the most trips; by default all
 
     Raises:
         UsageError: a file cannot be read, by file and line; an arc that does not exist.
     """
+    if network.is_dir():
+        roads, read = read_gmns(network, toll_factor=0.0, trips=trips)
+        demands = largest(read, pairs)
+        name = f"toll/{network.resolve().name}"
+        return TollProblem(roads, demands, choose(roads, demands, tollable), name=name, unit="minutes a trip")
     return load_tntp(network, trips=trips, tollable=tollable, pairs=pairs)

@@ -251,7 +251,7 @@ def load_tntp(
 
     Args:
         path: the network file
-        trips: the trip file; by default X_trips.tntp beside X_net.tntp
+        trips: the trip file, or FILE.omx[/MATRIX]; by default X_trips.tntp beside X_net.tntp
         tollable: arcs as TAIL-HEAD,..., type:NAME or a .csv file with a column link; or how many of the busiest
         pairs: only this many pairs, those with the most trips; by default all
 
@@ -265,7 +265,9 @@ def load_tntp(
     other = trips or trips_beside(path)
     if trips is None and not other.is_file():
         raise UsageError(f"There are no trips beside the network: expected {str(other)!r}, or give trips=FILE.")
-    demands = largest(read_trips(other), pairs)
+    from bilevel_toll.trips import read_any  # which needs this module
+
+    demands = largest(read_any(other), pairs)
     check_zones(demands, network, path)
     name = path.stem.removesuffix("_net")
     return TollProblem(network, demands, choose(network, demands, tollable), name=f"toll/{name}")

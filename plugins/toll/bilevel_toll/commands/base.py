@@ -107,6 +107,11 @@ def find(reference: str, given: dict[str, str]) -> TollProblem:
             if given:
                 raise UsageError(f"-p {next(iter(given))}: a pricing file takes no parameters.")
             return read_pricing(Path(reference))
+        if Path(reference).is_dir():
+            from bilevel_toll.library import from_files
+
+            values = read(from_files, given, kind="parameter", owner="GMNS folders", skip=("network",))
+            return from_files(network=Path(reference), **values)
         if not reference.lower().endswith(".tntp"):
             raise unknown("toll problem", reference, [n for n in registry.problems if n.startswith(PREFIX)])
         from bilevel_toll.tntp import load_tntp

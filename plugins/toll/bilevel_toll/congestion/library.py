@@ -20,8 +20,9 @@ from bilevel_toll.congestion.traffic import Traffic, UserClass
 from bilevel_toll.gmns import read_gmns
 from bilevel_toll.library import sioux_falls_demands, sioux_falls_network
 from bilevel_toll.network import Arc, Demand, Network, largest
-from bilevel_toll.tntp import check_zones, read_network, read_trips, trips_beside
+from bilevel_toll.tntp import check_zones, read_network, trips_beside
 from bilevel_toll.tollable import named
+from bilevel_toll.trips import read_any
 
 SIOUX_FALLS_B, SIOUX_FALLS_POWER = 0.15, 4.0
 
@@ -98,7 +99,7 @@ def load_traffic(
 
     Args:
         path: the network file, or a folder with node.csv, link.csv and demand.csv
-        trips: the trip file; by default X_trips.tntp beside X_net.tntp
+        trips: the trip file, or FILE.omx[/MATRIX]; by default X_trips.tntp beside X_net.tntp, or demand.csv
         toll_factor: units of time that the file's tolls of 1 weigh; needed where the file has tolls
         distance_factor: units of time that a unit of distance weighs
         demand_factor: all trips are multiplied by this
@@ -117,15 +118,13 @@ def load_traffic(
     if not (np.isfinite(demand_factor) and demand_factor > 0.0):
         raise UsageError(f"Expected a positive demand_factor, got {demand_factor!r}.")
     if path.is_dir():
-        if trips is not None:
-            raise UsageError("A GMNS folder has its trips in demand.csv: leave out trips=.")
-        network, read = read_gmns(path, toll_factor=toll_factor)
+        network, read = read_gmns(path, toll_factor=toll_factor, trips=trips)
     else:
         network = read_network(path, congested=True, toll_factor=toll_factor)
         other = trips or trips_beside(path)
         if trips is None and not other.is_file():
             raise UsageError(f"There are no trips beside the network: expected {str(other)!r}, or give trips=FILE.")
-        read = read_trips(other)
+        read = read_any(other)
         check_zones(read, network, path)
     demands = [replace(d, trips=d.trips * demand_factor) for d in largest(read, pairs)]
     fixed = np.array([distance_factor * (a.length or 0.0) + (toll_factor or 0.0) * a.toll for a in network.arcs])
@@ -170,7 +169,7 @@ def congested_tolls(
         minutes: a unit of time, for emissions
         kilometres: a unit of length, for emissions
         free_speed: kilometres an hour on empty roads, for emissions where lengths are unknown
-        trips: the trip file
+        trips: the trip file, or FILE.omx[/MATRIX]
         toll_factor: units of time that the file's tolls of 1 weigh
         distance_factor: units of time that a unit of distance weighs
         demand_factor: all trips are multiplied by this
@@ -217,7 +216,7 @@ def network_design(
         upper: most capacity added to an arc; by default as much as the largest has
         power: of added capacity in the cost
         budget: most that may be spent; by default no limit
-        trips: the trip file
+        trips: the trip file, or FILE.omx[/MATRIX]
         toll_factor: units of time that the file's tolls of 1 weigh
         distance_factor: units of time that a unit of distance weighs
         demand_factor: all trips are multiplied by this

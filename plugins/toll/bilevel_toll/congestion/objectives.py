@@ -101,3 +101,40 @@ def evaluate(aim: Aim, flows: Flows, units: Units | None = None) -> Value:
     by_minute = CO * grown * (1.0 - GROWTH * lengths(traffic, units) / minutes)
     by_flow[:] = (grams + flow * by_minute * slope * units.minutes) / 1000.0
     return Value(float(flow @ grams) / 1000.0, by_flow, by_toll)
+
+
+def curvature(aim: Aim, flows: Flows, moved: np.ndarray, tolls: np.ndarray, units: Units | None = None) -> np.ndarray:
+    """Second derivatives of the objective of this name by variables, if flows and tolls moved along straight lines.
+
+    What the flows' own second derivatives add is up to the caller.
+
+    Args:
+        aim: see `evaluate`.
+        flows: where.
+        moved: derivatives of each class's flow on each arc by n variables, shape (classes, arcs, n).
+        tolls: derivatives of the arcs' tolls, shape (arcs, n).
+        units: for emissions.
+
+    Returns:
+        Shape (n, n).
+    """
+    traffic, flow, time = flows.traffic, flows.flow, flows.time
+    slope, bend = traffic.roads.slope(flow), traffic.roads.curvature(flow)
+    total = moved.sum(axis=0)
+    if aim == "time":
+        return total.T @ ((2.0 * slope + flow * bend)[:, None] * total)
+    if aim == "revenue":
+        mixed = tolls.T @ total
+        return -(mixed + mixed.T)
+    if aim == "welfare":
+        worth = traffic.values_of_time
+        mixed = np.tensordot(worth, moved, axes=1).T @ (slope[:, None] * total)
+        return mixed + mixed.T + total.T @ ((worth @ flows.by_class * bend)[:, None] * total)
+    units = units or Units()
+    minutes = np.maximum(time * units.minutes, 1e-9)
+    ratio = GROWTH * lengths(traffic, units) / minutes
+    grown = CO * np.exp(np.minimum(ratio, 50.0))
+    by_minute, twice = grown * (1.0 - ratio), grown * ratio**2 / minutes
+    first, second = slope * units.minutes, bend * units.minutes
+    grams = 2.0 * by_minute * first + flow * (twice * first**2 + by_minute * second)
+    return total.T @ ((grams / 1000.0)[:, None] * total)

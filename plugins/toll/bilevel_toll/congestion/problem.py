@@ -75,6 +75,13 @@ class TrafficProblem(NestedProblem):
     def gradient(self, point: np.ndarray, flows: Flows) -> tuple[np.ndarray, float]:
         """Derivative of the first objective by the variables, shape (variables,), and the linear solve's residual."""
 
+    def hessian(self, point: np.ndarray, flows: Flows) -> np.ndarray | None:
+        """Second derivatives of the first objective while the used routes stay, shape (variables, variables).
+
+        None where they are not known.
+        """
+        return None
+
     def violation(self, point: np.ndarray) -> float:
         """How far the leader's constraints are from holding."""
         return 0.0

@@ -58,6 +58,14 @@ class Roads:
         use = np.maximum(flow, 0.0) / self.capacity
         return self.free * self.b * self.power * use ** (self.power - 1.0) / self.capacity
 
+    def curvature(self, flow: np.ndarray) -> np.ndarray:
+        """t''(v); given as 0 at no flow where the power is between 1 and 2 and it is infinite."""
+        use = np.maximum(flow, 0.0) / self.capacity
+        grown = np.where(use > 0.0, use, 1.0) ** (self.power - 2.0)
+        at_zero = np.where(self.power == 2.0, 1.0, 0.0)
+        factor = self.free * self.b * self.power * (self.power - 1.0) / self.capacity**2
+        return factor * np.where(use > 0.0, grown, at_zero)
+
     def integral(self, flow: np.ndarray) -> np.ndarray:
         """The integral of t from 0 to v: an arc's part of Beckmann's function."""
         use = np.maximum(flow, 0.0) / self.capacity

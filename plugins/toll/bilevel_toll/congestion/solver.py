@@ -1,4 +1,4 @@
-"""`toll-design`: tolls or capacities against user equilibrium, by hypergradients from several starts and a polish.
+"""`toll-design`: tolls or capacities against user equilibrium, by derivatives from several starts and a polish.
 
 Good at: smooth pieces, tens of variables, a few dozen equilibria in all. Bad at: proving anything: the function has
 kinks where routes come into use, and several local minima. Only total time has a bound, that of the system optimum.
@@ -22,11 +22,18 @@ from bilevel_core.traits import Traits
 from bilevel_toll.congestion.design import NetworkDesign
 from bilevel_toll.congestion.equilibrium import Flows, user_equilibrium
 from bilevel_toll.congestion.objectives import Aim
+from bilevel_toll.congestion.pieces import Piece, descend
 from bilevel_toll.congestion.problem import STRUCTURE, TrafficProblem
 from bilevel_toll.congestion.tolls import CongestedTolls
 
 SHARES = (1.0, 0.5, 0.25, 0.125)
 """First tolls: these shares of the marginal costs at the system optimum, and none."""
+RANDOM = 0.5
+"""Random first tolls are up to this share of the marginal costs, which are too high where not all arcs are tolled."""
+APART = 0.1
+"""Points of CMA-ES from which searches may start differ by this share of a variable's range."""
+CURVED_STARTS, STARTS = 9, 4
+"""Searches by derivatives, with and without second ones."""
 PROVEN = 1e-6
 """A total time is called optimal when the system optimum is this close (relative)."""
 GRADIENT = 1e-4
@@ -43,23 +50,36 @@ class _EndError(Exception):
 
 @dataclass(frozen=True)
 class TollDesign(Solver):
-    """Gradient steps (L-BFGS-B) through the equilibrium's sensitivity, several starts, then a search without gradients.
+    """Descent through the equilibrium's sensitivity from several starts, then a search without gradients.
+
+    Tolls have second derivatives, too, and take Newton steps on the pieces that the used routes make (see `pieces`);
+    capacities, and networks on which more than 1,000 routes are used, take gradient steps (L-BFGS-B).
 
     Sources: Tobin and Friesz (1988) for derivatives of equilibria; Verhoef (2002) for second-best tolls; the polish is
     COBYQA (Ragonneau 2022).
     """
 
-    starts: int = option(4, "gradient searches: from the best of zero, shares of marginal costs, and random points")
+    starts: int = option(
+        -1,
+        "searches by derivatives: from the best of zero, shares of marginal costs, and random points; -1: 9 where "
+        "second derivatives are known, else 4",
+    )
     random: int = option(4, "random points among those that starts are chosen from")
     global_solves: int = option(-1, "equilibria for CMA-ES before the gradient; -1: 300 for revenue, none for others")
-    polish: int = option(-1, "equilibria for the search without gradients; -1: 12 for each variable, at most 400")
+    polish: int = option(
+        -1,
+        "equilibria for the search without gradients; -1: none where second derivatives are known, else 12 for each "
+        "variable, at most 400",
+    )
     solves: int = option(2000, "budget: most equilibria in all")
     tolerance: float = option(1e-10, "relative decrease of the objective at which a gradient search ends")
 
     def __post_init__(self) -> None:
-        for name, least in (("starts", 1), ("random", 0), ("global_solves", -1), ("polish", -1), ("solves", 1)):
+        for name, least in (("starts", -1), ("random", 0), ("global_solves", -1), ("polish", -1), ("solves", 1)):
             if getattr(self, name) < least:
                 raise UsageError(f"Expected {name} of at least {least}, got {getattr(self, name)}.")
+        if self.starts == 0:
+            raise UsageError("Expected starts of at least 1, or -1 for the default, got 0.")
         if not 0.0 < self.tolerance < 1.0:
             raise UsageError(f"Expected a tolerance in (0, 1), got {self.tolerance!r}.")
 
@@ -96,6 +116,7 @@ class _Search:
         self.found: tuple[float, np.ndarray, Flows] | None = None
         self.bound: float | None = None
         self.gradient_size: float | None = None
+        self.curved = False
 
     # Asking the users.
 
@@ -145,12 +166,16 @@ class _Search:
     def _search(self) -> None:
         self.context.report("phase", message="first points")
         pool = self._pool()
+        if self._optimal() and not self.whole:
+            return
         self._global(pool)
         # No toll first: it is what planners compare with, and seldom far from a good one. Then the best.
         ranked = [*pool[:1], *sorted(pool[1:], key=lambda item: item[0])]
         ends: list[float] = []
-        for k, (_, x) in enumerate(ranked[: self.options.starts]):
-            self.context.report("phase", message=f"gradient search {k + 1}")
+        self.curved = self.problem.hessian(pool[0][1], self.problem.untouched) is not None
+        starts = self.options.starts if self.options.starts > 0 else CURVED_STARTS if self.curved else STARTS
+        for k, (_, x) in enumerate(ranked[:starts]):
+            self.context.report("phase", message=f"search by derivatives {k + 1}")
             ends.append(self._descend(x))
             if self._optimal():
                 break
@@ -170,7 +195,7 @@ class _Search:
         if isinstance(problem, CongestedTolls) and optimum is not None:
             marginal = problem.marginal(optimum)
             points += [np.clip(share * marginal, self.lower, self.upper) for share in SHARES]
-            scale = np.minimum(marginal, self.upper)
+            scale = RANDOM * np.minimum(marginal, self.upper)
             if self.aim == "time":
                 self.bound = optimum.total_time
         else:
@@ -184,7 +209,7 @@ class _Search:
         return [(self.value(x), x) for x in points]
 
     def _global(self, pool: list[tuple[float, np.ndarray]]) -> None:
-        """CMA-ES by the core's sampler; its best point joins the pool."""
+        """CMA-ES by the core's sampler; the best of its points that are apart from each other join the pool."""
         count = self.options.global_solves
         if count == 0 or (count < 0 and self.aim != "revenue"):
             return
@@ -199,15 +224,31 @@ class _Search:
             self.context.report("phase", message="CMA-ES is left out: the package cma is not installed")
             return
         self.context.report("phase", message="CMA-ES")
+        tried: list[tuple[float, np.ndarray]] = []
         for _ in range(300 if count < 0 else count):
             trial = sampler.ask()
             if trial is None:
                 break
             value = self.value(trial.point)
-            pool.append((value, trial.point))
+            tried.append((value, trial.point))
             sampler.tell(trial, Score((value,), 0.0))
+        size, chosen = self.upper - self.lower, list[np.ndarray]()
+        for value, x in sorted(tried, key=lambda item: item[0]):
+            if all(np.abs((x - other) / size).max() > APART for other in chosen):
+                chosen.append(x)
+                pool.append((value, x))
+
+    def _around(self, x: np.ndarray) -> Piece:
+        value = self.value(x)
+        n = len(x)
+        if not np.isfinite(value):
+            return Piece(x, value, np.zeros(n), np.zeros((n, n)))
+        hessian = self.problem.hessian(x, self.last)
+        return Piece(x, value, self.slope(x), np.zeros((n, n)) if hessian is None else hessian)
 
     def _descend(self, x: np.ndarray) -> float:
+        if self.curved:
+            return descend(self._around, x, self.lower, self.upper, tolerance=self.options.tolerance).value
         size = self._sizes()
         base = abs(self.value(x)) or 1.0
 
@@ -226,7 +267,9 @@ class _Search:
 
     def _polish(self) -> None:
         """Rounds of COBYQA with smaller and smaller first steps, each followed by gradient steps, while they help."""
-        count = self.options.polish if self.options.polish >= 0 else min(400, 12 * len(self.lower))
+        count = self.options.polish
+        if count < 0:
+            count = 0 if self.curved else min(400, 12 * len(self.lower))
         radius = 0.1
         for _ in range(ROUNDS if count else 0):
             assert self.best is not None

@@ -11,9 +11,9 @@ import numpy as np
 from bilevel_core.errors import ModelError
 from bilevel_core.sampling.space import Continuous, Integer, Variable
 from bilevel_toll.congestion.equilibrium import Flows, user_equilibrium
-from bilevel_toll.congestion.objectives import Aim, Units, evaluate
+from bilevel_toll.congestion.objectives import Aim, Units, curvature, evaluate
 from bilevel_toll.congestion.problem import TrafficProblem, tidy
-from bilevel_toll.congestion.sensitivity import adjoint
+from bilevel_toll.congestion.sensitivity import adjoint, tangents
 from bilevel_toll.congestion.traffic import Traffic, UserClass
 from bilevel_toll.network import Network
 
@@ -108,6 +108,22 @@ class CongestedTolls(TrafficProblem):
         moved = adjoint(flows, found.by_flow)
         by_toll = found.by_toll - (moved.by_class / self.traffic.values_of_time[:, None]).sum(axis=0)
         return self.matrix.T @ by_toll * self.unit, moved.residual
+
+    def hessian(self, point: np.ndarray, flows: Flows) -> np.ndarray | None:
+        """See `TrafficProblem.hessian`.
+
+        Differentiating twice that used routes cost the same shows the flows' own second derivatives: they move as if
+        the times had risen by t'' times the products of their first derivatives.
+        """
+        tolls = self.matrix * self.unit
+        moved = tangents(flows, tolls / self.traffic.values_of_time[:, None, None])
+        if moved is None:
+            return None
+        found = evaluate(self.aims[0], flows, self.units)
+        pull = adjoint(flows, found.by_flow).by_class.sum(axis=0)
+        total = moved.sum(axis=0)
+        bend = pull * self.traffic.roads.curvature(flows.flow)
+        return curvature(self.aims[0], flows, moved, tolls, self.units) - total.T @ (bend[:, None] * total)
 
     def marginal(self, flows: Flows) -> np.ndarray:
         """Mean marginal-cost toll of each group at given flows, in units of the variables, shape (variables,)."""
