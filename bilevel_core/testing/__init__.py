@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bilevel_core.testing.check import Failed, NotApplicable
     from bilevel_core.testing.conformance import PluginConformance, ProblemConformance, SolverConformance
+    from bilevel_core.testing.runner import Case
 
 _LAZY = {
+    "Case": "bilevel_core.testing.runner",
     "Failed": "bilevel_core.testing.check",
     "NotApplicable": "bilevel_core.testing.check",
     "PluginConformance": "bilevel_core.testing.conformance",
@@ -30,7 +32,7 @@ _LAZY = {
     "SolverConformance": "bilevel_core.testing.conformance",
 }
 
-__all__ = ["Failed", "NotApplicable", "PluginConformance", "ProblemConformance", "SolverConformance"]
+__all__ = ["Case", "Failed", "NotApplicable", "PluginConformance", "ProblemConformance", "SolverConformance"]
 
 
 def __getattr__(name: str) -> Any:

@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 from bilevel_cli.output import echo, echo_json, echo_warnings
+from bilevel_cli.reference import modules_here
 from bilevel_core.errors import BilevelError
 from bilevel_core.plugins.registry import get_registry
 from bilevel_core.plugins.specs import ProblemSpec
@@ -78,16 +79,19 @@ def show_solvers(name: str | None, *, as_json: bool) -> None:
         specs = sorted(registry.solvers.values(), key=lambda s: (-s.priority, s.name))
         _show([{"name": s.name, "summary": s.summary} for s in specs], as_json=as_json)
         return
-    spec = registry.find("solvers", name)
-    factory = spec.load()
+    from bilevel_core.choose import find_solver
+
+    modules_here(name)
+    name, factory = find_solver(name, registry)
+    summary = registry.solvers[name].summary if name in registry.solvers else ""
     options = [_option(o) for o in describe(factory)]
-    about = inspect.getdoc(factory) or spec.summary
+    about = inspect.getdoc(factory) or summary
     if as_json:
-        echo_json({"name": spec.name, "summary": spec.summary, "about": about, "options": options})
+        echo_json({"name": name, "summary": summary, "about": about, "options": options})
         return
     from bilevel_core.report import table
 
-    echo("\n".join([f"{spec.name}: {spec.summary}", "", about]))
+    echo("\n".join([f"{name}: {summary}" if summary else name, "", about]))
     if options:
         echo("\n".join(["", "options (-o name=value)", *table(options)]))
 

@@ -163,6 +163,8 @@ def test_a_new_solver_is_used_from_its_file(cli: Call, tmp_path: Path) -> None:
     solved = cli(*told, "-f", "json")
     assert solved.code == 0, solved.err
     assert json.loads(solved.out)["solver"] == "my_first:MyFirst"
+    shown = cli("solvers", told[-1])
+    assert (shown.code, "points" in shown.out, "how many values to try" in shown.out) == (0, True, True), shown.err
     assert cli(*told, "-o", "points=1").code == 2
     assert cli("solve", "trap/small-bound", "-s", "my_first:Other").code == 2
     assert "has no attribute 'Other'" in cli("solve", "trap/small-bound", "-s", "my_first:Other").err
