@@ -28,6 +28,8 @@ OPTIMA = {10: {5: 4.0, 10: None}, 12: {5: 3.0, 10: None}, 11: {5: -1.0, 10: -1.0
 GLOBAL = (3, 4)
 """Their followers have many local optima: each lower-level solve is a global one by SCIP, without a count."""
 LEVELS = (1e-2, 1e-3)
+NO_ANSWER = 1e6
+"""What libraries used directly are told where the follower has no answer."""
 
 
 def smd(number: int, dims: int) -> Any:
@@ -88,15 +90,21 @@ def table_smd(arguments: argparse.Namespace) -> None:
 
 def reduced(problem: Any) -> Callable[[np.ndarray], float]:
     """The leader's value with the follower's answer, as a plain function, for the libraries used directly."""
-    from bilevel_core.lower import respond
+    from bilevel_core.lower import LowerFailedError, respond
     from bilevel_core.oracles import make_oracle
+    from bilevel_core.solvers.sample_task import EvaluationSettings, make_evaluation
 
     oracle = make_oracle(problem)
 
     def value(x: np.ndarray) -> float:
-        return float(oracle.upper(x, respond(oracle, x).y))
+        try:
+            return float(oracle.upper(x, respond(oracle, x).y))
+        except LowerFailedError:
+            return NO_ANSWER
 
-    value.low, value.high = oracle.x_lower, oracle.x_upper  # type: ignore[attr-defined]
+    # The same box: what the rows leave of the leader's bounds.
+    variables: Any = make_evaluation(problem, EvaluationSettings(), 0).space.variables
+    value.low, value.high = (np.array([getattr(v, end) for v in variables]) for end in ("lower", "upper"))  # type: ignore[attr-defined]
     return value
 
 
@@ -156,14 +164,16 @@ ALONE: tuple[tuple[str, dict[str, Any]], ...] = (
 
 
 def table_peers(arguments: argparse.Namespace) -> None:
-    names = ("smd/smd1", "smd/smd7", "classic/bard-511")
     print("| problem | method | budget | error, median of seeds | used directly | error | CPU s, ours and theirs |")
     print("|---|---|---|---|---|---|---|")
-    for name in names:
+    for name in arguments.problems:
         spec = get_registry().problems[name]
         problem, optimum = spec.load()(), spec.known.upper_objective if spec.known else 0.0
         for solver, options, label, direct in (*PAIRS, *((s, o, "", None) for s, o in ALONE)):
-            limit = 40 if options.get("model") == "gp" else arguments.limit
+            kind = f"{solver} {options.get('model', '')}".strip()
+            if arguments.methods and not any(m in kind for m in arguments.methods):
+                continue
+            limit = arguments.limit
             ours: list[float] = []
             theirs: list[float] = []
             spent = [0.0, 0.0]
@@ -171,13 +181,12 @@ def table_peers(arguments: argparse.Namespace) -> None:
                 begin = time.process_time()
                 more = {} if solver in ("sample.random", "sample.sobol") else {"from_start": False}
                 result = bl.solve(problem, solver, {**more, **options, "lower_solves": limit}, seed=seed, verify=False)
-                ours.append(abs((result.upper_objective or np.inf) - optimum))
+                ours.append(np.inf if result.upper_objective is None else abs(result.upper_objective - optimum))
                 spent[0] += time.process_time() - begin
                 if direct is not None:
                     begin = time.process_time()
                     theirs.append(abs(direct(reduced(problem), limit, seed) - optimum))
                     spent[1] += time.process_time() - begin
-            kind = f"{solver} {options.get('model', '')}".strip()
             error = f"{statistics.median(theirs):.1e}" if theirs else ""
             print(
                 f"| {name} | {kind} | {limit} | {statistics.median(ours):.1e} | {label} | {error} | "
@@ -233,6 +242,8 @@ def main() -> None:
     parser.add_argument("table", choices=("smd", "peers", "batched"))
     parser.add_argument("--dims", nargs="*", type=int, default=[5, 10])
     parser.add_argument("--only", nargs="*", type=int, default=[])
+    parser.add_argument("--problems", nargs="*", default=["smd/smd1", "smd/smd7", "classic/bard-511"], help="of peers")
+    parser.add_argument("--methods", nargs="*", default=[], help="of peers: parts of the names of those to run")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--limit", type=int, default=200, help="lower-level solves of each run")
     parser.add_argument("--seconds", type=float, default=60.0, help="CPU seconds of each run of smd")

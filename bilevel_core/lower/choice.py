@@ -8,6 +8,7 @@ is written down exactly, without a tolerance on the objective, so what is chosen
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -105,7 +106,8 @@ def _independent(equations: list[Row], slopes: list[Row], y: np.ndarray) -> list
     together = np.vstack([first / np.where(norms > 0.0, norms, 1.0), second / (size or 1.0)])
     if not together.size:
         return [*equations, *slopes]
-    r, order = qr(together.T, mode="r", pivoting=True)
+    found: Any = qr(together.T, mode="r", pivoting=True)
+    r, order = found
     diagonal = np.abs(np.diag(r))
     rank = int((diagonal > DEPENDENT * diagonal[0]).sum()) if diagonal[0] > 0.0 else 0
     kept = set(order[:rank].tolist())

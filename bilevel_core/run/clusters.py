@@ -58,6 +58,12 @@ class DaskExecutor(Executor):
         # Not pure: the same call sent again, after a failure, must not find the old one. No retries: the caller's part.
         remote = self._client.submit(fn, *args, pure=False, retries=0, **kwargs)
         self._pending[remote] = future
+
+        def follow(done: Future[T]) -> None:
+            if done.cancelled():
+                remote.cancel()
+
+        future.add_done_callback(follow)
         remote.add_done_callback(self._done)
         return future
 
@@ -108,16 +114,20 @@ class RayExecutor(Executor):
         self._ray: Any = ray
         self._own = not ray.is_initialized()
         if self._own:
-            variables = dict.fromkeys(THREAD_VARIABLES, "1")
+            where: dict[str, Any] = (
+                {"address": address} if address else {"address": "local", "include_dashboard": False}
+            )
             try:
                 ray.init(
-                    address=address or None,
-                    runtime_env={"env_vars": variables},
+                    **where,
+                    runtime_env={"env_vars": dict.fromkeys(THREAD_VARIABLES, "1")},
                     logging_level=logging.ERROR,
                     log_to_driver=False,
                 )
-            except ConnectionError as error:
-                raise UsageError(f"No Ray cluster answers at {address!r}: {error}.") from error
+            except Exception as error:
+                # Ray raises anything from ConnectionError to a bare Exception.
+                said = f"No Ray cluster answers at {address!r}" if address else "Ray could not start a cluster here"
+                raise UsageError(f"{said}: {error}") from error
         self._threads = ThreadPoolExecutor(self.workers, thread_name_prefix="bilevel-ray")
 
     @property

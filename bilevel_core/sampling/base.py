@@ -126,6 +126,15 @@ class Sampler(ABC):
         self.seen[self.space.key(trial.point)] = score
         self._learn(trial, score)
 
+    def amend(self, trial: int, score: Score) -> None:
+        """A trial that was told has turned out otherwise. Nothing to do for methods that don't look back.
+
+        Args:
+            trial: its index.
+            score: what holds now.
+        """
+        return
+
     @property
     def over(self) -> bool:
         """Whether nothing is left to try; False while an answer to a pending trial may bring more."""

@@ -3,58 +3,40 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 
-from bilevel_core.sampling.base import FEASIBLE, Sampler, Score, Trial
-from bilevel_core.sampling.mapping import Kriging, Mapping, Polynomial
+from bilevel_core.sampling.archive import Archive, Levels, Member, Prediction
+from bilevel_core.sampling.base import Sampler, Score, Trial
+from bilevel_core.sampling.mapping import Mapping
 from bilevel_core.sampling.space import Space
 
 SMALLEST, LARGEST = 1e-7, 0.5
 """Radius of the region of a refinement, as a share of each variable's range."""
-ELSEWHERE = 60
-"""Random predictions among which the start of a refinement elsewhere is chosen."""
+STALLED = 1e-3
+"""Radius below which the refinement of the best point leaves more trials to the search elsewhere."""
+GENERATIONS, MEMBERS = 12, 24
+"""Of the evolution on predictions alone that says where else a better point may be."""
 NEAR = 1e-9
 """Points closer than this in the unit cube are one."""
+BASIN = 0.02
+"""A point this near to the best one, predicted by a search of all of the space, is no other basin."""
 
 
-@dataclass(frozen=True)
-class Joint:
-    """Both levels at any (x, y), minimised, constraints as ``<= 0`` and ``= 0``."""
+@dataclass
+class _Second:
+    """Another basin that is being looked into.
 
-    upper: float
-    lower: float
-    upper_g: np.ndarray
-    upper_h: np.ndarray
-    lower_g: np.ndarray
-    lower_h: np.ndarray
+    Attributes:
+        member: its best point so far.
+        radius: of the region of the next refinement.
+        left: trials that it still gets.
+    """
 
-    @property
-    def violation(self) -> float:
-        """Of the leader's constraints."""
-        return max(0.0, float(self.upper_g.max(initial=0.0)), float(np.abs(self.upper_h).max(initial=0.0)))
-
-
-class Levels(Protocol):
-    """What the sampler may ask of the problem without a lower-level solve."""
-
-    y_lower: np.ndarray
-    y_upper: np.ndarray
-
-    def joint(self, point: np.ndarray, y: np.ndarray) -> Joint:
-        """Both levels at any point; may raise `ValueError` where one is undefined."""
-        ...
-
-
-@dataclass(frozen=True)
-class _Member:
-    """A point whose lower level has been solved."""
-
-    u: np.ndarray
-    y: np.ndarray
-    score: Score
-    index: int
+    member: Member
+    radius: float
+    left: int
 
 
 class BleaqSampler(Sampler):
@@ -63,7 +45,9 @@ class BleaqSampler(Sampler):
     Offspring of the best points are judged by the leader's objective at the *predicted* answer, and only the best of
     them is solved, from the prediction. Every other trial refines the best point: ``min F(x, y*(x))`` over the model of
     the answer or, where that fails, ``min F(x, y)`` subject to ``f(x, y) <= phi(x)`` over the model of the value, which
-    also serves answers that are not unique; both within a region that grows with success.
+    also serves answers that are not unique; both within a region that grows with success. Now and then, and more often
+    once that stalls, a whole evolution runs on predictions alone; where it ends in another basin, that one is refined
+    as well, for some trials.
 
     Good at: smooth followers, few upper variables (up to ten or so), expensive lower levels. Bad at: integers, answers
     that jump. Source: Sinha, Malo and Deb (2017); Sinha, Lu, Deb and Malo (2020); Sinha and Shaikh (2021). What differs
@@ -77,6 +61,9 @@ class BleaqSampler(Sampler):
         population: how many of the best points have offspring.
         offspring: how many predictions are made for one solve.
         starts: points to try first.
+
+    Attributes:
+        archive: points whose lower level has been solved.
     """
 
     wants_answers: ClassVar[bool] = True
@@ -92,12 +79,12 @@ class BleaqSampler(Sampler):
         starts: tuple[np.ndarray, ...] = (),
     ) -> None:
         super().__init__(space, seed, starts)
-        self._levels, self._model = levels, model
+        self.archive = Archive(space, levels, model)
         self._population, self._offspring = population, offspring
-        self._archive: list[_Member] = []
         self._radius = {"reaction": 0.25, "value": 0.25}
         self._mode = "reaction"
         self._kinds: dict[int, str] = {}
+        self._second: _Second | None = None
 
     @property
     def figures(self) -> dict[str, float]:
@@ -106,25 +93,31 @@ class BleaqSampler(Sampler):
 
     def _propose(self, rng: np.random.Generator) -> Trial | None:
         n = len(self.space)
-        if len(self._archive) < 2 * n + 2 or not self._best.score.objectives:
+        if len(self.archive.members) < 2 * n + 2 or not self.archive.best.score.objectives:
             return self.trial(self.space.random(rng))
-        if self.asked % 8 == 3:
+        stalled = max(self._radius.values()) < STALLED
+        if self.asked % (4 if stalled else 8) == 3 and not self._flying("elsewhere", "second"):
             found = self._elsewhere(rng)
             if found is not None:
-                self._kinds[self.asked] = "elsewhere"
-                return self.trial(self.space.from_unit(found[0]), start=found[1])
-        if self.asked % 2 and not any(k in self._radius for k in self._kinds.values()):
+                return self._made(*found)
+        if self.asked % 2 and not self._flying("reaction", "value"):
             found = self._refined()
             if found is not None:
-                self._kinds[self.asked] = self._mode
-                return self.trial(self.space.from_unit(found[0]), start=found[1])
-        self._kinds[self.asked] = "evolve"
-        u, y = self._evolved(rng)
-        return self.trial(self.space.from_unit(u), start=y)
+                return self._made(self._mode, found)
+        return self._made("evolve", self._evolved(rng))
+
+    def _flying(self, *kinds: str) -> bool:
+        """Whether a trial of these kinds is on its way."""
+        return any(k in kinds for k in self._kinds.values())
+
+    def _made(self, kind: str, found: Prediction) -> Trial:
+        self._kinds[self.asked] = kind
+        return self.trial(self.space.from_unit(found.u), start=found.y)
 
     def _learn(self, trial: Trial, score: Score) -> None:
         kind = self._kinds.pop(trial.index, "evolve")
-        better = not self._archive or score.rank < self._best.score.rank
+        members = self.archive.members
+        better = not members or score.rank < self.archive.best.score.rank
         if kind in self._radius:
             radius = self._radius[kind] * (2.0 if better else 0.4)
             self._radius[kind] = min(LARGEST, radius)
@@ -132,103 +125,138 @@ class BleaqSampler(Sampler):
                 self._radius[kind] = 0.1
             if not better:
                 self._mode = "value" if kind == "reaction" else "reaction"
-        if score.answer is not None and score.objectives:
-            self._archive.append(_Member(self.space.to_unit(trial.point), score.answer, score, trial.index))
+        if score.answer is None or not score.objectives:
+            if kind == "second":
+                self._second = None
+            return
+        member = Member(self.space.to_unit(trial.point), score.answer, score, trial.index)
+        self.archive.add(member)
+        if better and kind in ("elsewhere", "second"):
+            # The refinement of the best point goes on from here.
+            self._second = None
+            self._radius = dict.fromkeys(self._radius, 0.1)
+        elif kind == "elsewhere":
+            self._second = _Second(member, 0.1, len(self.space) + 2)
+        elif kind == "second" and self._second is not None:
+            self._follow(self._second, member)
 
-    @property
-    def _best(self) -> _Member:
-        return min(self._archive, key=lambda m: (m.score.rank, m.index))
+    def amend(self, trial: int, score: Score) -> None:
+        """See `Sampler.amend`: an answer that was a local optimum of the follower's must not be refined any more."""
+        if score.answer is not None:
+            self.archive.amend(trial, score.answer, score)
+            self._radius = dict.fromkeys(self._radius, 0.1)
 
-    def _mapping(self, centre: np.ndarray, what: str) -> Mapping:
-        u = np.array([m.u for m in self._archive])
-        values = np.array([m.y if what == "answer" else [m.score.value] for m in self._archive])
-        return Kriging(u, values, centre) if self._model == "kriging" else Polynomial(u, values, centre)
-
-    def _predicted(self, answer: Mapping, u: np.ndarray) -> np.ndarray:
-        return np.clip(answer(u), self._levels.y_lower, self._levels.y_upper)
+    def _follow(self, second: _Second, member: Member) -> None:
+        """What a refinement of the other basin means for it."""
+        if member.score.rank < second.member.score.rank:
+            second.member, second.radius = member, min(0.25, 2.0 * second.radius)
+        else:
+            second.radius *= 0.4
+        second.left -= 1
+        if second.left <= 0 or second.radius < STALLED:
+            self._second = None
 
     # Offspring.
 
-    def _evolved(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """The most promising of several offspring, with its predicted answer."""
-        ranked = sorted(self._archive, key=lambda m: (m.score.rank, m.index))[: self._population]
+    def _evolved(self, rng: np.random.Generator) -> Prediction:
+        """The most promising of several offspring."""
+        ranked = self.archive.ranked(self._population)
         best = ranked[0]
-        known = np.array([m.u for m in self._archive])
-        candidates: list[tuple[tuple[int, float], int, np.ndarray, np.ndarray]] = []
-        for k in range(self._offspring):
+        candidates: list[Prediction] = []
+        for _ in range(self._offspring):
             a, b, c = (ranked[int(i)].u for i in rng.integers(len(ranked), size=3))
             u = a + rng.uniform(0.0, 1.0) * (best.u - a) + rng.uniform(0.4, 0.9) * (b - c)
             moved = rng.random(len(u)) < 1.0 / len(u)
             u = np.where(moved, u + 0.1 * rng.normal(size=len(u)), u)
             u = np.clip(np.where((u < 0.0) | (u > 1.0), rng.uniform(size=len(u)), u), 0.0, 1.0)
-            if float(np.abs(known - u).max(axis=1).min()) < NEAR:
-                continue
-            y = self._predicted(self._mapping(u, "answer"), u)
-            candidates.append((self._rank(u, y), k, u, y))
+            if self.archive.distance(u) >= NEAR:
+                candidates.append(self.archive.predict(u))
         if not candidates:
-            u = rng.uniform(size=len(self.space))
-            return u, self._predicted(self._mapping(u, "answer"), u)
-        _, _, u, y = min(candidates, key=lambda c: c[:2])
-        return u, y
+            return self.archive.predict(rng.uniform(size=len(self.space)))
+        return min(candidates, key=lambda c: c.rank)
 
-    def _rank(self, u: np.ndarray, y: np.ndarray) -> tuple[int, float]:
-        found = self._joint(u, y)
-        if found is None:
-            return 2, 0.0
-        return (0, found.upper) if found.violation <= FEASIBLE else (1, found.violation)
+    # Other basins.
 
-    def _joint(self, u: np.ndarray, y: np.ndarray) -> Joint | None:
-        try:
-            found = self._levels.joint(self.space.from_unit(np.clip(u, 0.0, 1.0)), y)
-        except ValueError:
+    def _elsewhere(self, rng: np.random.Generator) -> tuple[str, Prediction] | None:
+        """The next trial of the search away from the best point; None where the models know of nothing better."""
+        second = self._second
+        if second is not None:
+            found = self._reacted(second.member, second.radius)
+            if found is not None:
+                return "second", found
+            self._second = None
+        best = self.archive.best
+        found = self._evolution(rng)
+        near = float(np.abs(found.u - best.u).max()) < BASIN
+        if near or not found.rank < best.score.rank or self.archive.distance(found.u) < NEAR:
             return None
-        return found if np.isfinite([found.upper, found.lower, found.violation]).all() else None
+        return "elsewhere", found
+
+    def _evolution(self, rng: np.random.Generator) -> Prediction:
+        """The best of an evolution on predictions alone (differential evolution, as `DifferentialSampler`)."""
+        n = len(self.space)
+        start = [m.u for m in self.archive.ranked(MEMBERS // 3)]
+        start += list(rng.uniform(size=(MEMBERS - len(start), n)))
+        members = [self.archive.predict(u) for u in start]
+        for _ in range(GENERATIONS):
+            best = min(members, key=lambda m: m.rank)
+            for k, member in enumerate(members):
+                a, b = (members[int(i)].u for i in rng.choice(len(members), 2, replace=False))
+                scale, rate = rng.uniform(0.4, 0.9), rng.choice([0.2, 0.9])
+                goal = best.u if rng.random() < 0.5 else members[int(rng.integers(len(members)))].u
+                donor = member.u + scale * (goal - member.u) + scale * (a - b)
+                taken = rng.random(n) < rate
+                taken[int(rng.integers(n))] = True
+                donor = np.where((donor < 0.0) | (donor > 1.0), rng.uniform(size=n), donor)
+                child = self.archive.predict(np.where(taken, donor, member.u))
+                if child.rank <= member.rank:
+                    members[k] = child
+        return min(members, key=lambda m: m.rank)
 
     # Refinement.
 
-    def _elsewhere(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray] | None:
-        """A minimum of the model away from the best point: the best of many random predictions, refined."""
-        u = rng.uniform(size=(ELSEWHERE, len(self.space)))
-        answers = self._mapping(self._best.u, "answer")
-        ranks = [self._rank(v, self._predicted(answers, v)) for v in u]
-        start = u[min(range(len(u)), key=lambda k: ranks[k])]
-        answer = self._mapping(start, "answer")
-        low, high = np.maximum(start - 0.25, 0.0), np.minimum(start + 0.25, 1.0)
-        found = self._minimise(
-            start, low, high, lambda v: self._joint(v, self._predicted(answer, v)), lambda v, f: 0.0, lower=False
-        )
-        return None if found is None else self._new(np.clip(found, 0.0, 1.0), answer)
-
-    def _new(self, u: np.ndarray, answer: Mapping) -> tuple[np.ndarray, np.ndarray] | None:
+    def _new(self, u: np.ndarray, answer: Mapping) -> Prediction | None:
         """A point with its predicted answer, unless it is known."""
-        known = np.array([m.u for m in self._archive] + [self.space.to_unit(t.point) for t in self.pending.values()])
-        return None if float(np.abs(known - u).max(axis=1).min()) < NEAR else (u, self._predicted(answer, u))
-
-    def _refined(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """A better point near the best one, as the models say, with its predicted answer; None where there is none."""
-        best = self._best
-        radius = self._radius[self._mode]
-        low, high = np.maximum(best.u - radius, 0.0), np.minimum(best.u + radius, 1.0)
-        answer = self._mapping(best.u, "answer")
-        if self._mode == "reaction":
-            u = self._minimise(
-                best.u, low, high, lambda v: self._joint(v, self._predicted(answer, v)), lambda v, f: 0.0, lower=False
-            )
-        else:
-            value = self._mapping(best.u, "value")
-            n, joined = len(best.u), np.concatenate([best.u, best.y])
-            found = self._minimise(
-                joined,
-                np.concatenate([low, self._levels.y_lower]),
-                np.concatenate([high, self._levels.y_upper]),
-                lambda v: self._joint(v[:n], v[n:]),
-                lambda v, f: f.lower - float(value(v[:n])[0]),
-                lower=True,
-            )
-            u = None if found is None else found[:n]
-        if u is None:
+        u = np.clip(u, 0.0, 1.0)
+        pending = [self.space.to_unit(t.point) for t in self.pending.values()]
+        if self.archive.distance(u) < NEAR or any(float(np.abs(p - u).max()) < NEAR for p in pending):
             return None
-        new = self._new(np.clip(u, 0.0, 1.0), answer)
+        return Prediction(u, self.archive.clipped(answer(u)), (0, 0.0))
+
+    def _reacted(self, around: Member, radius: float) -> Prediction | None:
+        """The best point near a known one, as the model of the answer says; None where it is not new."""
+        answer = self.archive.mapping(around.u, "answer")
+        low, high = np.maximum(around.u - radius, 0.0), np.minimum(around.u + radius, 1.0)
+        found = self._minimise(
+            around.u,
+            low,
+            high,
+            lambda v: self.archive.joint(v, self.archive.clipped(answer(v))),
+            lambda v, f: 0.0,
+            lower=False,
+        )
+        return None if found is None else self._new(found, answer)
+
+    def _valued(self, around: Member, radius: float) -> Prediction | None:
+        """The same as the model of the follower's value says."""
+        levels, n = self.archive.levels, len(around.u)
+        value = self.archive.mapping(around.u, "value")
+        low, high = np.maximum(around.u - radius, 0.0), np.minimum(around.u + radius, 1.0)
+        found = self._minimise(
+            np.concatenate([around.u, around.y]),
+            np.concatenate([low, levels.y_lower]),
+            np.concatenate([high, levels.y_upper]),
+            lambda v: self.archive.joint(v[:n], v[n:]),
+            lambda v, f: f.lower - float(value(v[:n])[0]),
+            lower=True,
+        )
+        return None if found is None else self._new(found[:n], self.archive.mapping(around.u, "answer"))
+
+    def _refined(self) -> Prediction | None:
+        """A better point near the best one, as a model says; None where it says of none."""
+        radius = self._radius[self._mode]
+        refine = self._reacted if self._mode == "reaction" else self._valued
+        new = refine(self.archive.best, radius)
         if new is None:
             self._radius[self._mode] = max(SMALLEST, 0.4 * radius)
             self._mode = "value" if self._mode == "reaction" else "reaction"

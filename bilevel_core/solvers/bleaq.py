@@ -7,7 +7,8 @@ from typing import Any, Literal, cast
 
 from bilevel_core.errors import UsageError
 from bilevel_core.sampling import Continuous, Sampler
-from bilevel_core.sampling.bleaq import BleaqSampler, Levels
+from bilevel_core.sampling.archive import Levels
+from bilevel_core.sampling.bleaq import BleaqSampler
 from bilevel_core.solvers.base import Accepted, Refused
 from bilevel_core.solvers.descent import option
 from bilevel_core.solvers.sample_methods import Starting, at_least

@@ -19,7 +19,7 @@ from bilevel_core.problems.base import AlgebraicProblem
 from bilevel_core.program import BilevelProgram
 from bilevel_core.result import Values
 from bilevel_core.sampling import FEASIBLE, Continuous, Integer, Score, Space
-from bilevel_core.sampling.bleaq import Joint
+from bilevel_core.sampling.archive import Joint
 from bilevel_core.solvers.sample_box import leader_box, no_bounds
 from bilevel_core.solvers.sample_task import Evaluation, EvaluationSettings, Outcome, Task
 from bilevel_core.traits.traits import derive_traits

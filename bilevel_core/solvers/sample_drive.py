@@ -65,6 +65,7 @@ class Search:
         self.answers: dict[int, Any] = {}
         self.counts: Counter[str] = Counter()
         self.messages: Counter[str] = Counter()
+        self.failures: Counter[str] = Counter()
         self.troubles: dict[str, None] = {}
         self.spent = 0.0
         self.told = 0
@@ -146,7 +147,7 @@ class Search:
         solver = self.solver
         best = self.best[0] if self.best else None
         if self.told >= BROKEN and self.failed == self.told:
-            return Termination.ERROR, f"Every trial failed: {next(iter(self.messages), '')}"
+            return Termination.ERROR, f"Every trial failed: {next(iter(self.failures), '')}"
         if best is not None and solver.target is not None:
             sign = -1.0 if self.evaluation.maximise else 1.0
             while best.score.feasible and sign * best.user <= sign * solver.target and not self.is_sure(best):
@@ -168,6 +169,8 @@ class Search:
             self.best[0] = better
             return True
         self.corrected += 1
+        answer = better.y if isinstance(better.y, np.ndarray) else None
+        self.sampler.amend(first.index, replace(better.score, answer=answer))
         self.best = sorted([better, *self.best[1:]], key=lambda o: (o.score.rank, o.index))
         return False
 
@@ -252,7 +255,7 @@ class Search:
         self.unproven += not (outcome.proven or (outcome.cost == 0.0 and not outcome.failed))
         self.failed += outcome.failed
         if outcome.message:
-            self.messages[outcome.message] += 1
+            (self.failures if outcome.failed else self.messages)[outcome.message] += 1
         whole, front = trial.budget >= 1.0, self.front
         improved = whole and self._keep(outcome)
         # A part of a budget could not have brought a better point.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import TYPE_CHECKING, Any
 
 from bilevel_core.result import Claim, Result, Termination
@@ -11,6 +12,10 @@ from bilevel_core.solvers.sample_task import Outcome
 
 if TYPE_CHECKING:
     from bilevel_core.solvers.sample_drive import Search
+
+
+GRACE = 20.0
+"""Seconds after the time limit in which the best points' followers may still be solved globally."""
 
 
 def conclude(search: Search, termination: Termination, message: str) -> Result:
@@ -29,8 +34,8 @@ def conclude(search: Search, termination: Termination, message: str) -> Result:
         texts.append("The run was stopped before a first point was found.")
     outcome, confirmed = _best(search)
     if search.failed and termination is not Termination.ERROR:
-        worst = next((text for text, _ in search.messages.most_common()), "")
-        texts.append(f"{search.failed} of {search.told} trials failed; for example: {worst}")
+        usual = search.failures.most_common(1)[0][0]
+        texts.append(f"{search.failed} of {search.told} trials failed; for example: {usual}")
     texts += confirmed
     counts = {**search.counts, "trials": search.told}
     if outcome is None or not outcome.score.feasible:
@@ -69,12 +74,18 @@ def _enumerated(search: Search) -> bool:
 
 def _best(search: Search) -> tuple[Outcome | None, list[str]]:
     """The best point once its follower, and that of those that then come before it, has been solved globally."""
+    begin = time.monotonic()
+    best, texts = None, list[str]()
     while search.best and not search.context.stopped and not search.is_sure(search.best[0]):
-        continue  # another one is the best now
-    if not search.corrected:
-        return (search.best[0] if search.best else None), []
-    text = "Of the best points the followers were solved globally as well: "
-    return search.best[0], [f"{text}{search.corrected} had another answer than the local one."]
+        # Another one is the best now.
+        if search.context.expired and time.monotonic() - begin >= GRACE:
+            best = next((o for o in search.best if o.index in search.sure), None)
+            texts.append("The time was over before the followers of all of the best points were solved globally.")
+            break
+    if search.corrected:
+        text = "Of the best points the followers were solved globally as well: "
+        texts.append(f"{text}{search.corrected} had another answer than the local one.")
+    return best or (search.best[0] if search.best else None), texts
 
 
 def _why_none(search: Search) -> list[str]:
@@ -82,8 +93,9 @@ def _why_none(search: Search) -> list[str]:
     texts = ["No point was found that satisfies both levels."]
     if best is not None and math.isfinite(best.score.violation):
         texts.append(f"The smallest violation of the leader's constraints was {best.score.violation:.3g}.")
-    if search.messages:
-        text, times = search.messages.most_common(1)[0]
+    endings = search.messages + search.failures
+    if endings:
+        text, times = endings.most_common(1)[0]
         texts.append(f"Of {search.told} trials {times} ended so: {text}")
     return texts
 

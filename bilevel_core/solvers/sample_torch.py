@@ -15,7 +15,7 @@ from bilevel_core.oracles import NonFiniteError, make_oracle
 from bilevel_core.problems.base import Problem
 from bilevel_core.result import Values
 from bilevel_core.sampling import Continuous, Score, Space
-from bilevel_core.sampling.bleaq import Joint
+from bilevel_core.sampling.archive import Joint
 from bilevel_core.solvers.sample_box import box, no_bounds
 from bilevel_core.solvers.sample_task import Evaluation, EvaluationSettings, Outcome, Task
 from bilevel_core.solvers.violation import leader_violation

@@ -59,6 +59,24 @@ def test_halving_resumes_in_the_middle_of_a_bracket(tmp_path: Path) -> None:
     assert outcome(bl.resume(problems.trained(), tmp_path / "run")) == outcome(whole)
 
 
+@pytest.mark.parametrize(
+    ("solver", "more", "packages"),
+    [
+        ("sample.reinforce", {"controller": "recurrent"}, ("torch",)),
+        ("sample.bayes", {"model": "gp", "initial": 4}, ("optuna", "torch")),
+    ],
+)
+def test_methods_that_learn_networks_and_models_resume(
+    solver: str, more: dict[str, Any], packages: tuple[str, ...], tmp_path: Path
+) -> None:
+    for package in packages:
+        pytest.importorskip(package)
+    options = {"lower_solves": 6, **more}
+    whole = bl.solve(problems.mixed(), solver, options, seed=2)
+    bl.solve(problems.mixed(), solver, options, seed=2, out=tmp_path / "run", callbacks=[stop_at(5)])
+    assert outcome(bl.resume(problems.mixed(), tmp_path / "run")) == outcome(whole)
+
+
 def test_a_killed_run_has_its_journal_and_a_cut_off_entry_is_left_out(tmp_path: Path) -> None:
     options = {"lower_solves": LIMIT}
     whole = bl.solve(problem(), "sample.local", options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib.util
 import math
@@ -253,6 +254,14 @@ def test_failures_cost_their_trials_only() -> None:
     assert "5 of 10 trials failed" in result.message
     assert "ValueError: odd" in result.message
 
+    def seldom(x: dict[str, Any], call: bl.Call) -> bl.Answer:
+        if x["k"] == 9:
+            raise ValueError("nine")
+        return bl.Answer({"y": 0.0}, float(x["k"]), math.nan if x["k"] else 0.0)
+
+    result = bl.solve(bl.NestedProblem((bl.Integer("k", 0, 9),), seldom), "sample.grid")
+    assert "1 of 10 trials failed; for example: ValueError: nine" in result.message
+
     def broken(x: dict[str, Any], call: bl.Call) -> bl.Answer:
         raise KeyError("gone")
 
@@ -298,6 +307,28 @@ def test_a_leader_without_bounds_needs_a_box() -> None:
         bl.solve(m, "sample.random")
     result = bl.solve(m, "sample.evolution", {"box": 10.0, "from_start": False})
     assert result.upper_objective == pytest.approx(4.5, abs=0.05)
+
+
+def test_when_the_time_is_over_not_all_of_the_best_points_are_solved_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def worse(self: Any, outcome: Any, seconds: float) -> Any:
+        asked.append(outcome.index)
+        return dataclasses.replace(outcome, score=dataclasses.replace(outcome.score, objectives=(1e9,)))
+
+    monkeypatch.setattr("bilevel_core.solvers.sample_algebraic.AlgebraicEvaluation.confirm", worse)
+    monkeypatch.setattr("bilevel_core.solvers.sample_result.GRACE", 0.0)
+
+    def run(**limits: Any) -> bl.Result:
+        return bl.solve(library("smd/smd3"), "sample.random", {"lower_solves": 12}, verify=False, **limits)
+
+    assert len(asked) == 0
+    assert "12 had another answer" in run().message
+    assert len(asked) == 12
+    asked.clear()
+    monkeypatch.setattr("bilevel_core.run.context.RunContext.expired", property(lambda self: len(asked) > 2))
+    assert "The time was over before" in run(time_limit=1000.0).message
+    assert len(asked) == 3
 
 
 def test_time_over_keeps_the_best_point() -> None:
