@@ -80,6 +80,9 @@ def search(arguments: argparse.Namespace) -> None:
                 if (name, seed) in done:
                     continue
                 solver, options = METHODS[name]
+                if solver == "supernet" and math.isfinite(arguments.cost_cap):
+                    # DARTS never cuts an edge; under a cap one that costs nothing is worth having, as it is to samplers.
+                    options = {**options, "allow_none": True}
                 start = time.process_time()
                 result = problem_run(problem, solver, options, seed)
                 write(row_of(name, seed, problem, problem.architecture(result.x), figures(result, start)))
