@@ -81,7 +81,7 @@ def search(arguments: argparse.Namespace) -> None:
                     continue
                 solver, options = METHODS[name]
                 if solver == "supernet" and math.isfinite(arguments.cost_cap):
-                    # DARTS never cuts an edge; under a cap one that costs nothing is worth having, as it is to samplers.
+                    # DARTS cuts no edge; under a cap one that costs nothing is worth having, as it is to samplers.
                     options = {**options, "allow_none": True}
                 start = time.process_time()
                 result = problem_run(problem, solver, options, seed)
