@@ -172,6 +172,11 @@ class Run:
             self._sign = -1.0 if users * candidate.objective < 0.0 else 1.0
         return float((self._sign or 1.0) * candidate.objective)
 
+    def told(self, x: np.ndarray | None) -> dict[str, Any]:
+        """What events say of the upper variables; nothing where a plugin's own oracle or state has nothing to say."""
+        tell = getattr(self.oracle, "told", None)
+        return {} if x is None or tell is None else {"x": tell(x)}
+
     def smaller(self, a: Any, b: Any) -> bool:
         """Whether one objective in the user's sense is better than another."""
         return (self._sign or 1.0) * a < (self._sign or 1.0) * b
@@ -214,9 +219,7 @@ class Run:
             record, state=state, memory=memory, best=best, best_memory=best_memory, iterations=state.iteration
         )
         self._commit(new)
-        where: dict[str, Any] = {"start": record.number, "iteration": state.iteration}
-        if state.current_x is not None:
-            where["x"] = self.oracle.told(state.current_x)
+        where = {"start": record.number, "iteration": state.iteration, **self.told(getattr(state, "current_x", None))}
         if found is not None and found.feasible and found.better(before):
             figures = self.oracle.progress(found.x, found.y)
             told = {"figures": figures} if figures else {}

@@ -108,8 +108,7 @@ def _take(run: Run, future: Future[bytes], number: int, done: dict[int, Saved]) 
     run.saved = replace(run.saved, records={**run.saved.records, number: record})
     best = run.saved.best
     where: dict[str, Any] = {"start": number, "iteration": record.iterations}
-    if record.best is not None:
-        where["x"] = run.oracle.told(record.best.x)
+    where |= run.told(None if record.best is None else record.best.x)
     if record.best is not None and record.best.feasible and record.best.better(before):
         run.context.report("incumbent", objective=run.user_objective(record.best), **where)
     run.context.report(
