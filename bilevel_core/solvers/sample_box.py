@@ -14,15 +14,17 @@ from bilevel_core.program import BilevelProgram, Program, linear
 
 MANY = 200
 """Bounds of more leader's variables than this are not narrowed, as each takes two linear programs."""
-WIDER = 1e-9
-"""How far beyond what a linear program says the region goes, relative: its answers have tolerances."""
+WIDER = 1e-6
+"""How far beyond what a linear program says an integer's range goes, relative: its answers have tolerances. Ranges of
+continuous variables end where it says: optima are often there, and a hair beyond no follower has an answer."""
 
 
 def leader_box(program: BilevelProgram, half: float) -> tuple[np.ndarray, np.ndarray]:
     """Lower and upper end of every column's range, of which those of the leader's columns are narrowed.
 
-    No bilevel feasible point lies outside: the linear rows are those of the high-point relaxation. Where that leaves a
-    column without an end and ``half`` is positive, the range is cut to ``half`` around 0, or around its finite end.
+    No bilevel feasible point lies outside, up to rounding: the rows are the linear ones of the high-point relaxation.
+    Where that leaves a column without an end and ``half`` is positive, the range is cut to ``half`` around 0, or around
+    its finite end.
     """
     lower = np.array([c.lower for c in program.columns], dtype=float)
     upper = np.array([c.upper for c in program.columns], dtype=float)
@@ -38,7 +40,7 @@ def leader_box(program: BilevelProgram, half: float) -> tuple[np.ndarray, np.nda
                 end = _end(Program(relaxed, linear({i: sign}), rows))
                 if end is None:
                     continue
-                slack = WIDER * max(1.0, abs(end))
+                slack = WIDER * max(1.0, abs(end)) if program.columns[i].integer else 0.0
                 if sign > 0.0:
                     lower[i] = max(lower[i], end - slack)
                 else:

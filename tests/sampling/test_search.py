@@ -181,6 +181,15 @@ def test_patience_counts_whole_solves_only() -> None:
     assert result.counts["trials"] > 4 * 13  # each bracket has one whole solve among 13
 
 
+def test_the_ends_of_a_range_can_be_taken() -> None:
+    """The rows leave 1 <= x <= 4, and the optimum is at x = 4; a hair beyond the follower has no answer."""
+    result = bl.solve(library("classic/bard-511"), "sample.grid", {"resolution": 4})
+    assert result.x["x"] == pytest.approx(4.0, abs=1e-12)
+    assert result.upper_objective == pytest.approx(-12.0, abs=1e-9)
+    assert result.counts["trials"] == 4
+    assert "no feasible answer" not in result.message
+
+
 def test_a_grid_larger_than_the_budget_says_so() -> None:
     result = bl.solve(problems.two(), "sample.grid", {"lower_solves": 5, "resolution": 7})
     assert "14 points in all, in order; it came to 5" in result.message
