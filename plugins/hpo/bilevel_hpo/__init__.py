@@ -14,6 +14,7 @@ from bilevel_core.errors import MissingError
 
 if TYPE_CHECKING:
     from bilevel_hpo.descents import tune as tune
+    from bilevel_hpo.early import tune_training as tune_training
     from bilevel_hpo.knobs import Augmentation as Augmentation
     from bilevel_hpo.knobs import Knob as Knob
     from bilevel_hpo.knobs import LabelSmoothing as LabelSmoothing
@@ -39,6 +40,7 @@ _PLACES = {
     "WeightDecay": "knobs",
     "meta_problem": "training",
     "tune": "descents",
+    "tune_training": "early",
 }
 
 __all__ = [
@@ -54,6 +56,7 @@ __all__ = [
     "WeightDecay",
     "meta_problem",
     "tune",
+    "tune_training",
 ]
 
 

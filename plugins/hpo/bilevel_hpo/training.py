@@ -35,6 +35,7 @@ class TrainingProblem(TorchProblem):
         hyperparameters: what is tuned (`bilevel_hpo.knobs`): ``WeightDecay``, ``SampleWeights``, ``LabelSmoothing``,
             ``LossMixing``, ``Augmentation``.
         test: batches that neither level sees, for the report; None for none.
+        stopping: batches that neither level sees, to stop by (`tune_training`); None for none.
         prior: precision of a normal prior on each log-hyperparameter, around its start.
         name: of the problem.
 
@@ -53,6 +54,7 @@ class TrainingProblem(TorchProblem):
         hyperparameters: Sequence[Knob],
         *,
         test: Iterable[Any] | None = None,
+        stopping: Iterable[Any] | None = None,
         prior: float = 0.0,
         name: str = "training",
     ) -> None:
@@ -68,7 +70,8 @@ class TrainingProblem(TorchProblem):
         if twice:
             raise ModelError(f"Two hyperparameters are called {twice[0]!r}: give one of them another name=.")
         self.prior = prior
-        self.test = test
+        self.test, self.stopping = test, stopping
+        self.passed: Callable[[Values, Values], None] | None = None
         dtype = next((p.dtype for p in module.parameters() if p.requires_grad), torch.float32)
 
         def full(values: Sequence[float]) -> dict[str, torch.Tensor]:
@@ -152,12 +155,16 @@ class TrainingProblem(TorchProblem):
         return self.y_layout.unflatten(flat, {k: torch.as_tensor(v) for k, v in y.items() if k in self._buffers()})
 
     def progress(self, x: Values, y: Values) -> dict[str, float]:
-        """Losses on validation and test rows, so that every solver's trace has the path of both."""
+        """Losses on validation, stopping and test rows, so that every solver's trace has the path of all."""
         assert self.upper_data is not None
         module = self._trained(y)
         found = {"validation_loss": self._mean(module, self.upper_data, "validation")[0]}
         if self.test is not None:
             found["test_loss"] = self._mean(module, self.test, "test")[0]
+        if self.stopping is not None:
+            found["stopping_loss"] = self._mean(module, self.stopping, "stopping")[0]
+        if self.passed is not None:
+            self.passed(x, y)
         return found
 
     def details(self, x: Values, y: Values) -> dict[str, Any]:
