@@ -65,6 +65,9 @@ def classification(problem: Problem, registry: Registry | None = None, options: 
     traits = derive_traits(problem)
     verdicts: dict[str, Accepted | Refused] = {}
     for name, spec in sorted(registry.solvers.items(), key=lambda item: (-item[1].priority, item[0])):
+        if spec.structure and spec.structure not in traits.structure:
+            verdicts[name] = Refused(f"it takes {spec.structure} problems only", "a solver for its class")
+            continue
         try:
             verdicts[name] = verdict_of(spec.load()(), problem, traits)
         except MissingError as error:

@@ -100,9 +100,12 @@ class SolverSpec(Spec):
     Attributes:
         priority: of several that accept a problem, ``auto`` takes the one with the highest; it never takes one whose
             priority is negative.
+        structure: what `Traits.structure` must hold for the solver to take a problem; "" where that is for
+            ``accepts`` alone to say. For problems without it the solver is not even imported.
     """
 
     priority: int = 0
+    structure: str = ""
 
 
 @dataclass(frozen=True)

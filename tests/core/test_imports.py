@@ -240,3 +240,14 @@ def test_names_of_the_package_are_resolved_on_first_use() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.split() == ["False", "[]", "True"], done.stderr
+
+
+def test_choosing_a_solver_for_an_algebraic_problem_loads_no_torch() -> None:
+    """Solvers of plugins for problems of their own are not imported for others."""
+    code = (
+        "import sys, bilevel_core as bl; from bilevel_core.plugins.registry import get_registry; "
+        "found = bl.classify(get_registry().problems['classic/bard-511'].load()()); "
+        "print(found.chosen, 'torch' in sys.modules, found.verdicts['toll-pricing'].reason, sep='|')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "kkt|False|it takes network-pricing problems only", done.stderr

@@ -49,6 +49,7 @@ def bilevel_solvers() -> list[SolverSpec]:
             "hyperparameters by descent, with the path in the report and early stopping",
             install=INSTALL,
             priority=70,
+            structure="tuning",
         ),
         SolverSpec(
             "hyper-local-search",

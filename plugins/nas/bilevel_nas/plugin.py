@@ -54,6 +54,7 @@ def bilevel_solvers() -> list[SolverSpec]:
             "architecture search on one network that holds all: DARTS and its kin, the auxiliary program",
             install=INSTALL,
             priority=20,
+            structure="architecture",
         )
     ]
 

@@ -80,12 +80,14 @@ def bilevel_solvers() -> list[SolverSpec]:
             "bilevel_toll.solver:TollPricing",
             "exact, toll problems only: strong duality with bounds from distances",
             priority=200,
+            structure="network-pricing",
         ),
         SolverSpec(
             "toll-design",
             "bilevel_toll.congestion.solver:TollDesign",
             "local, problems with user equilibrium only: hypergradients from several starts, then COBYQA",
             priority=200,
+            structure="congested-traffic",
         ),
     ]
 
