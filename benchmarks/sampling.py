@@ -126,6 +126,8 @@ def by_cma(f: Any, limit: int, seed: int) -> float:
     import cma
 
     width = f.high - f.low
+    if len(width) == 1:  # cma fails on one variable
+        return np.inf
     options = {"bounds": [0, 1], "maxfevals": limit, "verbose": -9, "seed": seed + 1}
     _, es = cma.fmin2(lambda u: f(f.low + width * np.asarray(u)), np.full(len(width), 0.5), 0.25, options)
     return float(es.result.fbest)
