@@ -221,7 +221,8 @@ class Run:
         self._commit(new)
         where = {"start": record.number, "iteration": state.iteration, **self.told(getattr(state, "current_x", None))}
         if found is not None and found.feasible and found.better(before):
-            figures = self.oracle.progress(found.x, found.y)
+            progress = getattr(self.oracle, "progress", None)
+            figures = {} if progress is None else progress(found.x, found.y)
             told = {"figures": figures} if figures else {}
             self.context.report("incumbent", objective=self.user_objective(found), **told, **where)
         now = self.saved.best

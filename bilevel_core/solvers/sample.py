@@ -37,7 +37,7 @@ def _trained(solver: Any, form: str | None) -> bool | None:
 SHARED: tuple[Only, ...] = (
     for_form("algebraic", "lower"),
     for_form("differentiable", "lower_method", "lower_tolerance", "batch"),
-    for_forms(("algebraic", "differentiable"), "lower_iterations", "box"),
+    for_forms(("algebraic", "differentiable"), "lower_iterations"),
     for_forms(("differentiable", "nested"), "devices"),
     Only(("learning_rate",), "with an optimiser such as adam or sgd as lower_method", _trained),
 )

@@ -67,8 +67,8 @@ def check(
         problem: the problem.
         values: the point.
         claim: what its finder says of it; a claim ``global`` is refuted also by a better answer at the same x.
-        gap: how far from the optimal value the leader's objective may still be by that claim: by no more than this can
-            an answer at the same x be better without contradicting it.
+        gap: how far from the optimal value the leader's objective may still be by that claim: by no more than this,
+            and no more than 100 times the tolerance, can an answer at the same x be better without contradicting it.
         tolerances: what counts as zero.
         run: maps a function over tasks, possibly in parallel; in order, here, by default.
         response: ``optimistic``, or ``pessimistic``: then the point must hold the optimal answer that is worst for the

@@ -20,6 +20,9 @@ from bilevel_core.verification.response import Answer, Deadline, is_polyhedral
 if TYPE_CHECKING:
     from bilevel_core.verification.verify import Tolerances
 
+WIDE = 100.0
+"""A gap beyond so many times what counts as no difference makes no claim of an optimum."""
+
 _FINE = "Feasible at both levels, and the follower's answer is optimal."
 _MUST_EXPECT = (
     "Another optimal answer of the follower at this x leaves the leader with {:.6g}, worse than {:.6g}: a pessimistic "
@@ -102,7 +105,7 @@ def weigh(point: Point, claim: Claim, gap: float, known: dict[str, Any]) -> Cert
     better = leader.in_users_sense(best.shown)
     known["better_response"] = better
     what = "Another optimal answer" if not unique else "Another valid multiplier"
-    if claim is Claim.GLOBAL and best.shown < here - max(allowed, gap):
+    if claim is Claim.GLOBAL and best.shown < here - max(allowed, min(gap, WIDE * allowed)):
         return _refuted(f"{what} of the follower at this x gives the leader {better:.6g}", known)
     return Certificate(
         Verdict.VERIFIED, reason=f"{_FINE} {what} at this x would give the leader {better:.6g}.", **known

@@ -229,22 +229,27 @@ def test_the_limit_holds_for_the_whole_check() -> None:
 
 
 def test_a_better_answer_within_the_claimed_gap_does_not_contradict_the_claim() -> None:
-    """Of the answers -1 and 1, which tie, the leader is better off with the first, by 0.02."""
-    problem = pyomo_model(lambda x, y: -(y**2) + 0 * x, lambda x, y: x + 0.01 * y, (-1, 1))
+    """Of the answers -1 and 1, which tie, the leader is better off with the first, by 0.004."""
+    problem = pyomo_model(lambda x, y: -(y**2) + 0 * x, lambda x, y: x + 0.002 * y, (-1, 1))
     point = problem.vector({"x": 0.5}, {"y": 1.0})
     assert check(problem, point, claim=Claim.GLOBAL).verdict == "refuted"
-    assert check(problem, point, claim=Claim.GLOBAL, gap=0.01).verdict == "refuted"
-    near = check(problem, point, claim=Claim.GLOBAL, gap=0.03)
+    assert check(problem, point, claim=Claim.GLOBAL, gap=0.002).verdict == "refuted"
+    near = check(problem, point, claim=Claim.GLOBAL, gap=0.006)
     assert near.verdict == "verified"
-    assert near.better_response == pytest.approx(0.49, abs=1e-5)
-    assert "would give the leader 0.49" in near.reason
+    assert near.better_response == pytest.approx(0.498, abs=1e-5)
+    assert "would give the leader 0.498" in near.reason
+
+
+def test_a_wide_gap_claims_no_optimum() -> None:
+    problem = pyomo_model(lambda x, y: -(y**2) + 0 * x, lambda x, y: x + 0.01 * y, (-1, 1))
+    assert check(problem, problem.vector({"x": 0.5}, {"y": 1.0}), claim=Claim.GLOBAL, gap=0.5).verdict == "refuted"
 
 
 def test_the_gap_of_a_result_is_that_to_its_bound() -> None:
-    problem = pyomo_model(lambda x, y: -(y**2) + 0 * x, lambda x, y: x + 0.01 * y, (-1, 1))
+    problem = pyomo_model(lambda x, y: -(y**2) + 0 * x, lambda x, y: x + 0.002 * y, (-1, 1))
     found = bl.solve(problem, solver="global")
     worse = dataclasses.replace(
-        found, x=Values(x=np.array(0.5)), y=Values({"follower.y": np.array(1.0)}), upper_objective=0.51
+        found, x=Values(x=np.array(0.5)), y=Values({"follower.y": np.array(1.0)}), upper_objective=0.502
     )
     assert bl.verify(problem, dataclasses.replace(worse, bound=0.5)).verdict == "refuted"
-    assert bl.verify(problem, dataclasses.replace(worse, bound=0.45)).verdict == "verified"
+    assert bl.verify(problem, dataclasses.replace(worse, bound=0.495)).verdict == "verified"

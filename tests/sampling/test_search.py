@@ -291,7 +291,7 @@ def test_wrong_requests_are_refused() -> None:
         bl.solve(problems.mixed(), "sample.random", {"lower_solves": 0})
     with pytest.raises(bl.UsageError, match=r"lower = 'global' would have no effect"):
         bl.solve(problems.mixed(), "sample.random", {"lower": "global"})
-    for solver, option in (("sample.evolution", {"from_start": False}), ("sample.random", {"box": 2.0})):
+    for solver, option in (("sample.evolution", {"from_start": False}), ("sample.random", {"lower_iterations": 5})):
         with pytest.raises(bl.UsageError, match=r"would have no effect.*algebraic or differentiable"):
             bl.solve(problems.mixed(), solver, option)
     with pytest.raises(bl.UsageError, match=r"devices.*differentiable or nested"):
