@@ -89,7 +89,6 @@ class FritzJohn:
     """
 
     def __init__(self, source: BilevelProgram) -> None:
-        self.source = source
         found = [system_of(source, k) for k in range(len(source.followers))]
         self.systems = tuple(s for s in found if s is not None)
 

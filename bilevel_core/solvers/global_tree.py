@@ -302,8 +302,10 @@ class Tree:
             return None, math.nan, False
         self.nodes += found.nodes
         done = found.status not in (SolveStatus.OTHER_LIMIT, SolveStatus.TIME_LIMIT)
-        if self.side.has_conditions:
-            self._trial += 0.0 if conditions and done else -found.nodes if conditions else RENEWED * found.nodes
+        if conditions and not done:
+            self._trial -= found.nodes
+        elif not conditions and self.side.has_conditions:
+            self._trial += RENEWED * found.nodes
         if found.status is SolveStatus.INFEASIBLE:
             node.bound = max(node.bound, cutoff)
             return None, math.inf, done

@@ -1,8 +1,9 @@
 """Better first tolls: iterated local search, one toll at a time over a table of routes.
 
 A pair whose routes are too many to list begins with a few, and gets those that it would really take under the tolls
-that come up. Good at: 95% and more of the best known revenue in seconds. Bad at: proving anything. Source: the method
-is that of Lourenço, Martin and Stützle (2003), Iterated local search; the moves are those of `sweeps`.
+that come up. Good at: grids with 42 tollable arcs, 94% and more of the best known revenue in seconds. Bad at: 80 and
+more arcs, where 77 to 91% were reached in that time; and at proving anything. Source: the method is that of Lourenço,
+Martin and Stützle (2003), Iterated local search; the moves are those of `sweeps`.
 """
 
 from __future__ import annotations
