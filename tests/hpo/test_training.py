@@ -20,7 +20,6 @@ from bilevel_hpo import (
     TrainingProblem,
     WeightDecay,
     meta_problem,
-    tune_training,
 )
 
 ROWS = 24
@@ -118,39 +117,6 @@ def test_every_solver_leaves_the_path_of_both_losses(solver: str, options: dict[
     assert [row["validation_loss"] for row in result.trace] == pytest.approx([row["objective"] for row in result.trace])
     assert result.trace[-1]["test_loss"] == pytest.approx(result.details["test_loss"])
     assert bl.Result.from_json(result.to_json()).trace == result.trace
-
-
-def test_stopping_rows_choose_the_point() -> None:
-    task = problem([WeightDecay("weight", start=0.05), SampleWeights(ROWS)], test=batches(2), stopping=batches(3))
-    options = {"max_iterations": 12}
-    found = tune_training(task, options=options, patience=2)
-    path, chosen = found.details["path"], found.details["chosen_step"]
-    losses = [row["stopping_loss"] for row in path]
-    assert chosen == int(np.argmin(losses))
-    assert len(path) == chosen + 3  # the patience
-    assert found.details["stopping_loss"] == losses[chosen]
-    assert {"objective", "validation_loss", "test_loss", "seconds"} <= set(path[0])
-    # The point is that of the path, and the figures are those of the point.
-    assert found.upper_objective == path[chosen]["objective"]
-    assert found.details["test_loss"] == pytest.approx(path[chosen]["test_loss"])
-    x = task.x_layout.from_values(found.x).numpy()
-    assert validated(task, x)[0] == pytest.approx(found.upper_objective, rel=1e-6)
-    assert (found.claim, found.termination) == ("feasible", "converged")
-    assert "Stopped early" in found.message
-    assert found.certificate is not None
-    assert found.certificate.verdict == "verified"
-    whole = bl.solve(task, "hypergradient", options, verify=False)
-    assert whole.upper_objective is not None
-    assert found.upper_objective is not None
-    assert whole.upper_objective < found.upper_objective  # validation goes on falling
-    assert len(whole.trace) > len(path)
-
-
-def test_stopping_needs_rows_and_patience() -> None:
-    with pytest.raises(UsageError, match="stopping=batches"):
-        tune_training(problem([DECAY]))
-    with pytest.raises(UsageError, match="patience of at least 1"):
-        tune_training(problem([DECAY], stopping=batches(3)), patience=0)
 
 
 def test_minibatches_are_one_objective() -> None:

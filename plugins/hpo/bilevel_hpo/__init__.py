@@ -14,6 +14,7 @@ from bilevel_core.errors import MissingError
 
 if TYPE_CHECKING:
     from bilevel_hpo.descents import tune as tune
+    from bilevel_hpo.early import resume_training as resume_training
     from bilevel_hpo.early import tune_training as tune_training
     from bilevel_hpo.knobs import Augmentation as Augmentation
     from bilevel_hpo.knobs import Knob as Knob
@@ -39,6 +40,7 @@ _PLACES = {
     "TuningProblem": "problem",
     "WeightDecay": "knobs",
     "meta_problem": "training",
+    "resume_training": "early",
     "tune": "descents",
     "tune_training": "early",
 }
@@ -55,6 +57,7 @@ __all__ = [
     "TuningProblem",
     "WeightDecay",
     "meta_problem",
+    "resume_training",
     "tune",
     "tune_training",
 ]
