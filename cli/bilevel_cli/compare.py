@@ -8,13 +8,13 @@ from __future__ import annotations
 import contextlib
 import statistics
 import sys
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bilevel_cli import compare_figure, compared
+from bilevel_cli import compare_figure, compare_times, compared
+from bilevel_cli.compare_rows import HEADINGS, label, reason, row, spread
 from bilevel_cli.exits import Exit, exit_of
 from bilevel_cli.output import echo, echo_json, echo_warnings
 from bilevel_cli.progress import Progress
@@ -251,16 +251,16 @@ def _contradictions(outcomes: Sequence[Outcome], *, maximise: bool) -> list[str]
                 bound, value = max(bounds), min(values)
                 if bound - value > AGREEMENT * max(abs(bound), abs(value)):
                     told.append(
-                        f"{_label(a.entry)} claims that nothing is better than {number(sign * bound)}, and "
-                        f"{_label(b.entry)} has a verified point with {number(sign * value)}"
+                        f"{label(a.entry)} claims that nothing is better than {number(sign * bound)}, and "
+                        f"{label(b.entry)} has a verified point with {number(sign * value)}"
                     )
             ends = {r.termination for r in a.results if not r.has_point}
             if Termination.UNBOUNDED in ends and any(_proven(r) is not None for r in b.results):
-                told.append(f"{_label(a.entry)} says unbounded, and {_label(b.entry)} that there is a best value")
+                told.append(f"{label(a.entry)} says unbounded, and {label(b.entry)} that there is a best value")
             empty = sorted(ends & set(PROVEN_EMPTY))
             if empty and (values or any(r.termination is Termination.UNBOUNDED for r in b.results)):
                 what = "has a verified point" if values else "says unbounded"
-                told.append(f"{_label(a.entry)} says {empty[0]}, and {_label(b.entry)} {what}")
+                told.append(f"{label(a.entry)} says {empty[0]}, and {label(b.entry)} {what}")
     return told
 
 
@@ -269,11 +269,6 @@ def _proven(r: Result) -> float | None:
     if r.bound is not None:
         return r.bound
     return r.upper_objective if r.status is Status.OPTIMAL else None
-
-
-def _spread(values: Sequence[float]) -> float | None:
-    """The standard deviation of a sample; None below two values."""
-    return statistics.stdev(values) if len(values) > 1 else None
 
 
 def _document(request: Comparison, problem: Problem, outcomes: Sequence[Outcome]) -> dict[str, Any]:
@@ -299,7 +294,7 @@ def _entry_document(o: Outcome, problem: Problem) -> dict[str, Any]:
         "options": o.entry.options,
         "error": None if o.error is None else {"type": type(o.error).__name__.strip("_"), "message": str(o.error)},
         "mean": statistics.fmean(o.objectives) if o.objectives else None,
-        "spread": _spread(o.objectives),
+        "spread": spread(o.objectives),
         "runs": [_run_document(r) | compared.figures(r, problem) for r in o.results],
     }
 
@@ -308,10 +303,20 @@ def _run_document(r: Result) -> dict[str, Any]:
     full = r.to_dict()
     kept = ("solver", "seed", "upper_objective", "bound", "status", "termination", "claim", "wall_time", "message")
     verdict = None if r.certificate is None else r.certificate.verdict.value
-    return {k: full[k] for k in kept} | {"verdict": verdict, "counts": dict(r.counts)}
+    curve = compare_times.curve(r.trace)
+    return {k: full[k] for k in kept} | {"verdict": verdict, "counts": dict(r.counts), "curve": curve}
 
 
-HEADINGS = ("solver", "options", "objective", "bound", "status", "claim", "verdict", "time", "lower solves", "nodes")
+def _times(outcomes: Sequence[Outcome], *, maximise: bool) -> list[str]:
+    """How long each entry took to the best value that was verified for its response."""
+    sign = -1.0 if maximise else 1.0
+    best = {
+        response: sign * min(values)
+        for response in {o.response for o in outcomes}
+        if (values := [v for o in outcomes if o.response == response for v in _verified(o, sign)])
+    }
+    rows = [(label(o.entry), [compare_times.curve(r.trace) for r in o.results], best.get(o.response)) for o in outcomes]
+    return compare_times.lines(rows, sign)
 
 
 def _text(request: Comparison, problem: Problem, outcomes: Sequence[Outcome]) -> list[str]:
@@ -322,7 +327,7 @@ def _text(request: Comparison, problem: Problem, outcomes: Sequence[Outcome]) ->
     contradictions = _contradictions(outcomes, maximise=maximise)
     rows = [
         (*HEADINGS, *compared.headings(problem)),
-        *((*_row(o), *compared.cells(o.results, problem)) for o in outcomes),
+        *((*row(o), *compared.cells(o.results, problem)) for o in outcomes),
     ]
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
@@ -333,7 +338,9 @@ def _text(request: Comparison, problem: Problem, outcomes: Sequence[Outcome]) ->
         last = request.settings.seed + request.seeds - 1
         out.append(f"seeds    {request.settings.seed} to {last}: means, +- the standard deviation of the objective")
     out += ["", *lines]
-    notes = [f"{_label(o.entry)}: {_reason(o)}" for o in outcomes if _reason(o)]
+    notes = [f"{label(o.entry)}: {reason(o)}" for o in outcomes if reason(o)]
+    times = _times(outcomes, maximise=maximise)
+    out += ["", *times] if times else []
     out += ["", *notes] if notes else []
     out += ["", *(f"contradiction: {c}" for c in contradictions)] if contradictions else []
     return [*out, "", *_best_lines(outcomes, best)]
@@ -345,58 +352,6 @@ def _best_lines(outcomes: Sequence[Outcome], best: Mapping[str, int | None]) -> 
     heads = {r: "best verified" if len(best) == 1 else f"best verified, {r}" for r in best}
     width = max(map(len, heads.values()))
     return [
-        f"{heads[r].ljust(width)}  {'none' if place is None else _label(outcomes[place].entry)}"
+        f"{heads[r].ljust(width)}  {'none' if place is None else label(outcomes[place].entry)}"
         for r, place in best.items()
     ]
-
-
-def _label(entry: Entry) -> str:
-    return " ".join([entry.solver, *(f"{k}={v}" for k, v in entry.options.items())])
-
-
-def _reason(o: Outcome) -> str:
-    if o.error is not None:
-        return str(o.error) if isinstance(o.error, BilevelError) else f"{type(o.error).__name__}: {o.error}"
-    return next((r.message for r in o.results if r.message), "")
-
-
-def _row(o: Outcome) -> tuple[str, ...]:
-    from bilevel_core.report import number
-
-    options = " ".join(f"{k}={v}" for k, v in o.entry.options.items()) or "-"
-    solver = o.entry.solver
-    if not o.results:
-        word = "refused" if isinstance(o.error, RefusedError) else "error"
-        return (solver, options, "-", "-", word, *["-"] * 5)
-    if solver == "auto":
-        solver = f"auto: {o.results[0].solver}"
-    objective = number(statistics.fmean(o.objectives)) if o.objectives else "-"
-    spread = _spread(o.objectives)
-    if spread is not None:
-        objective += f" +- {spread:.2g}"
-    bounds = [r.bound for r in o.results if r.bound is not None]
-    verdicts = ["-" if r.certificate is None else r.certificate.verdict.value for r in o.results]
-    status = _words([r.status.value for r in o.results])
-    return (
-        solver,
-        options,
-        objective,
-        number(statistics.fmean(bounds)) if bounds else "-",
-        status if o.error is None else f"{status}, error",
-        _words([str(r.claim) for r in o.results]),
-        _words(verdicts),
-        f"{statistics.fmean(r.wall_time for r in o.results):.2f} s",
-        _mean_count([r.counts for r in o.results], "lower_solves"),
-        _mean_count([r.counts for r in o.results], "nodes"),
-    )
-
-
-def _words(words: Sequence[str]) -> str:
-    """One word for all runs, or each with how often it came."""
-    counted = Counter(words)
-    return words[0] if len(counted) == 1 else ", ".join(f"{n} {word}" for word, n in counted.most_common())
-
-
-def _mean_count(counts: Sequence[Mapping[str, int]], name: str) -> str:
-    found = [c[name] for c in counts if name in c]
-    return f"{statistics.fmean(found):.6g}" if found else "-"

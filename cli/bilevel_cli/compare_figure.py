@@ -1,8 +1,9 @@
-"""`bilevel compare --plot`: the rows of a comparison as a picture, values on the left and times on the right."""
+"""`bilevel compare --plot`: a comparison as a picture: values, times, and below them values against time."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,14 @@ def draw(document: Mapping[str, Any]) -> Any:
     entries: Sequence[Mapping[str, Any]] = document["entries"]
     figure, left = new_figure(8.0, 1.4 + 0.5 * len(entries))
     left.remove()
-    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+    curves = [run["curve"] for entry in entries for run in entry["runs"]]
+    if any(len(points) > 1 for points in curves):
+        figure.set_size_inches(8.0, 4.4 + 0.5 * len(entries))
+        upper, lower = figure.subfigures(2, 1, height_ratios=(1.0 + 0.5 * len(entries), 3.0))
+        _draw_curves(document, lower)
+    else:
+        upper = figure
+    left, right = upper.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     for axes in (left, right):
         plain_axes(axes)
     seen: dict[str, Any] = {}
@@ -77,6 +85,25 @@ def draw(document: Mapping[str, Any]) -> Any:
     if seen:
         figure.legend(seen.values(), seen.keys(), loc="outside upper center", ncols=len(seen), frameon=False)
     return figure
+
+
+def _draw_curves(document: Mapping[str, Any], figure: Any) -> None:
+    """The best value so far against seconds, a step for each better point; a line a run, a colour an entry."""
+    axes = figure.subplots()
+    plain_axes(axes)
+    better = max if document["sense"] == "max" else min
+    for place, entry in enumerate(document["entries"]):
+        for number, run in enumerate(entry["runs"]):
+            if not run["curve"]:
+                continue
+            times = [p["time"] for p in run["curve"]]
+            values = list(accumulate((p["objective"] for p in run["curve"]), better))
+            label = _label(entry).replace("\n", " ") if number == 0 else None
+            axes.step(times, values, "o-", where="post", color=f"C{place}", ms=3, lw=1.2, label=label)
+    axes.set_xlabel("seconds, without the check")
+    axes.set_ylabel(f"best value so far ({document['sense']})")
+    axes.set_xlim(left=0.0)
+    axes.legend(frameon=False, fontsize="small")
 
 
 def _label(entry: Mapping[str, Any]) -> str:

@@ -120,7 +120,7 @@ def tune_training(
 
     Args:
         problem: with rows to stop by: ``TrainingProblem(..., stopping=batches)``.
-        solver: any that goes from better point to better point: ``hypergradient``, ``auxiliary``, ``sample.tpe``, ...
+        solver: any that goes from better point to better point: ``hypergradient``, ``auxiliary``, ``sample.bayes``, ...
         options, time_limit, seed, device, verify, callbacks: as for `bl.solve`.
         patience: better points in a row without a smaller loss on the stopping rows, after which the run ends.
         out: folder for the record of the run, as for `bl.solve`; a run that was cut short goes on from there by

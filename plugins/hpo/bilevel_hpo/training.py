@@ -43,7 +43,7 @@ class TrainingProblem(TorchProblem):
         ModelError: no hyperparameter, two of one name, batches of another form, or a loss that is not one value a row.
     """
 
-    compared = ("validation_loss", "test_loss", "lower_solves")
+    compared = ("validation_loss", "test_loss")
 
     def __init__(
         self,
