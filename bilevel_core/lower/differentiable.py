@@ -21,6 +21,7 @@ from bilevel_core.lower.newton import UNBOUNDED, newton_cg
 from bilevel_core.lower.optimiser import OPTIMISERS, lbfgs, optimise
 from bilevel_core.oracles import Oracle, Vector
 from bilevel_core.oracles.torch import TorchOracle
+from bilevel_core.problems.torch import TorchProblem
 from bilevel_core.result import Termination
 
 
@@ -60,10 +61,24 @@ def _only_auto(settings: LowerSettings, what: str) -> None:
         )
 
 
+def _by_formula(oracle: TorchOracle, x: np.ndarray, start: torch.Tensor) -> torch.Tensor:
+    """The problem's own answer, where it has a formula for it; the start given where not, or where it breaks down."""
+    problem = oracle.problem
+    if type(problem).closed_form is TorchProblem.closed_form:
+        return start
+    with torch.no_grad():
+        found = problem.closed_form(problem.x_layout.unflatten(oracle.x_tensor(x)))
+    if found is None:
+        return start
+    flat = problem.y_layout.flatten(found).to(start)
+    return flat if bool(torch.isfinite(flat).all()) else start
+
+
 def _unconstrained(oracle: TorchOracle, x: np.ndarray, start: torch.Tensor, settings: LowerSettings) -> Response:
     method = settings.method
     if method == "auto":
         method = "newton-cg"
+        start = _by_formula(oracle, x, start)
     if method == "newton-cg":
         return newton_cg(oracle, x, start, settings)
     if method == "lbfgs":

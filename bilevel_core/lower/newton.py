@@ -89,7 +89,7 @@ def _escaped(
     oracle: TorchOracle, x: np.ndarray, y: torch.Tensor, curvature: TorchCurvature, first: bool
 ) -> torch.Tensor | None:
     """A lower point along a direction of negative curvature; None where none was found, or f does not fall along it."""
-    if not first and oracle.ny > SMALL:
+    if oracle.problem.lower_convex or (not first and oracle.ny > SMALL):
         return None
     try:
         bend, v = _bend(oracle, curvature, first)

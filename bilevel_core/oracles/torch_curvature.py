@@ -339,4 +339,7 @@ def _grad(
     outputs: torch.Tensor, by: tuple[torch.Tensor, ...], weights: torch.Tensor | None = None, **how: bool
 ) -> tuple[torch.Tensor, ...]:
     """`torch.autograd.grad` with zeros for what the outputs do not depend on."""
+    if weights is not None and not weights.requires_grad:
+        # The same numbers. Given weights make torch import its symbolic shapes, and SymPy: most of a second.
+        outputs, weights = (outputs * weights).sum(), None
     return torch.autograd.grad(outputs, by, weights, allow_unused=True, materialize_grads=True, **how)

@@ -124,6 +124,22 @@ class TorchProblem(DifferentiableProblem):
         """
         return {}
 
+    @property
+    def lower_convex(self) -> bool:
+        """Whether the lower level is convex in y whatever x is; False where that is not known.
+
+        A promise of subclasses: where the gradient vanishes nothing is spent on looking for negative curvature.
+        """
+        return False
+
+    def closed_form(self, x: Any) -> Any:
+        """The follower's answer where a formula gives it, structured as ``y0``; None where there is none.
+
+        Newton's method starts there, in place of the last answer, and has nothing left to do if the formula is right.
+        Only for lower levels without constraints and bounds.
+        """
+        return None
+
     def load(self, result: Result) -> None:
         """Write a result's values back into the modules that were given as starting points, buffers included.
 
