@@ -57,7 +57,7 @@ def test_squared_losses_by_moments_are_those_by_rows() -> None:
         assert isinstance(model, LinearModel)
         w, _, bias = model.parts(x, y["weights"], rows)
         mean = 0.5 * ((rows.inputs @ w[:, 0] + bias[0] - rows.targets) ** 2).mean()
-        assert float(model._by_moments(w[:, 0], bias[0], rows)) == pytest.approx(float(mean), rel=1e-12)
+        assert float(model._moment_loss(w[:, 0], bias[0], rows)) == pytest.approx(float(mean), rel=1e-12)
 
 
 def early() -> TuningProblem:

@@ -14,6 +14,7 @@ from bilevel_hpo.linear import HingeModel, LinearModel
 from bilevel_hpo.models import Model
 from bilevel_hpo.other_models import CleaningModel, KernelRidgeModel, NetworkModel
 from bilevel_hpo.problem import TuningProblem, fold_of
+from bilevel_hpo.smoothed import SmoothedHingeModel
 
 FEATURES, CLASSES, ROWS = 4, 3, 30
 
@@ -60,6 +61,17 @@ MODELS: dict[str, Model] = {
         units="C",
         intercept="penalised",
         regression=True,
+    ),
+    "smoothed hinge": SmoothedHingeModel(
+        "squared-hinge", c("class", 3, start=0.3), outputs=3, units="C", intercept="penalised", width=0.3
+    ),
+    "smoothed insensitive": SmoothedHingeModel(
+        "squared-insensitive",
+        (*c("single"), Hyperparameter("epsilon", 1e-3, 9.0, 0.2)),
+        units="C",
+        intercept="penalised",
+        regression=True,
+        width=0.5,
     ),
     "kernel ridge": KernelRidgeModel(
         (Hyperparameter("alpha", 1e-3, 9.0, 0.3), Hyperparameter("gamma", 1e-3, 9.0, 0.2))

@@ -15,8 +15,8 @@ import bilevel_core as bl
 from bilevel_core.result import Result
 from bilevel_hpo.descents import Step, tune
 from bilevel_hpo.families import Data, TuningError, family_name, model_of, write
-from bilevel_hpo.models import Model, Rows
-from bilevel_hpo.problem import Fold, TuningProblem
+from bilevel_hpo.models import Fold, Model, Rows
+from bilevel_hpo.problem import TuningProblem
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +33,7 @@ class Task:
         hyperparameters, feature_groups, prior, patience: see `BilevelSearchCV`.
         solver, options, seed, verify: of the core.
         scorer: None for the loss.
+        smoothing: width of a smoothed hinge; None for none.
     """
 
     inputs: Any
@@ -50,6 +51,7 @@ class Task:
     seed: int
     verify: bool
     scorer: Any
+    smoothing: float | None = None
 
     @property
     def unit(self) -> float:
@@ -199,7 +201,7 @@ def candidates_of(estimator: Any, chosen: dict[str, Any], task: Task) -> Candida
     for train, validation in task.splits:
         parts, here, _ = prepared(whole, task, train, np.concatenate([validation, task.stopping]))
         if data is None or model is None:
-            data, model = here, model_of(last, task.hyperparameters, here)
+            data, model = here, model_of(last, task.hyperparameters, here, task.smoothing)
         elif parts.train.shape[1] != len(data.features):
             raise TuningError("The pipeline's steps give another number of columns on each fold.")
         rows = Rows.of(parts.train, task.targets[train], centred=model.centred, unit=task.unit)

@@ -15,6 +15,7 @@ from bilevel_hpo.hyperparameters import Hyperparameter, index_of
 from bilevel_hpo.linear import HingeModel, LinearModel
 from bilevel_hpo.models import Model, Rows
 from bilevel_hpo.other_models import KernelRidgeModel
+from bilevel_hpo.smoothed import SmoothedHingeModel
 
 
 class TuningError(UsageError, ValueError):
@@ -64,6 +65,8 @@ class Data:
         return float(slope) or 1.0
 
 
+FIRST_POWER = ("hinge", "epsilon_insensitive")
+"""Losses of LinearSVC and LinearSVR that have a kink."""
 FAMILIES = ("Ridge", "Lasso", "ElasticNet", "LogisticRegression", "LinearSVC", "LinearSVR", "KernelRidge")
 
 
@@ -103,7 +106,12 @@ def defaults(estimator: Any, data: Data) -> dict[str, Range]:
     return found
 
 
-def model_of(estimator: Any, tuned: Mapping[str, Any] | Sequence[str] | None, data: Data) -> Model:
+def model_of(
+    estimator: Any,
+    tuned: Mapping[str, Any] | Sequence[str] | None,
+    data: Data,
+    smoothing: float | None = None,
+) -> Model:
     """The model of an estimator.
 
     Args:
@@ -111,14 +119,20 @@ def model_of(estimator: Any, tuned: Mapping[str, Any] | Sequence[str] | None, da
         tuned: names of hyperparameters, or name -> scope, or name -> (scope, low, high); None for the estimator's
             regularisers, one of each.
         data: what ranges depend on.
+        smoothing: width of a smoothed hinge in place of one of first power; None for that itself.
 
     Raises:
         TuningError: a parameter that cannot be tuned, a scope or range that cannot be, or a setting of the estimator's
-            that has no model here.
+            that has no model here; a width that is not positive, or where there is nothing to smooth.
     """
     ranges = defaults(estimator, data)
     name = family_name(estimator)
     _refuse(estimator, name)
+    if smoothing is not None and getattr(estimator, "loss", "") not in FIRST_POWER:
+        raise TuningError(
+            f"smoothing={smoothing!r} would have no effect on {estimator!r}: only LinearSVC(loss='hinge') and "
+            "LinearSVR(loss='epsilon_insensitive') have a kink to smooth. Leave it out."
+        )
     asked: dict[str, Any] = {}
     if tuned is None:
         asked = dict.fromkeys(ranges if name != "LinearSVR" else ["C"], "single")
@@ -132,7 +146,10 @@ def model_of(estimator: Any, tuned: Mapping[str, Any] | Sequence[str] | None, da
             error = unknown("hyperparameter", parameter, ranges)
             raise TuningError(f"{error} Others of {name} can be tried from a list: choices={{{parameter!r}: [...]}}.")
         found.append(_hyperparameter(parameter, wish, ranges[parameter], name, data))
-    return _built(estimator, name, tuple(found), data)
+    try:
+        return _built(estimator, name, tuple(found), data, smoothing)
+    except UsageError as error:
+        raise error if isinstance(error, TuningError) else TuningError(f"smoothing: {error}") from error
 
 
 def _hyperparameter(parameter: str, wish: Any, given: Range, family: str, data: Data) -> Hyperparameter:
@@ -152,7 +169,7 @@ def _hyperparameter(parameter: str, wish: Any, given: Range, family: str, data: 
         raise TuningError(str(error)) from error
 
 
-def _built(estimator: Any, name: str, tuned: tuple[Hyperparameter, ...], data: Data) -> Model:
+def _built(estimator: Any, name: str, tuned: tuple[Hyperparameter, ...], data: Data, smoothing: float | None) -> Model:
     if name == "KernelRidge":
         gamma = estimator.gamma or 1.0 / data.inputs.shape[1]
         return KernelRidgeModel(tuned, alpha=float(estimator.alpha), gamma=float(gamma))
@@ -174,13 +191,15 @@ def _built(estimator: Any, name: str, tuned: tuple[Hyperparameter, ...], data: D
         return LinearModel(
             loss, tuned, intercept=penalised if liblinear else free, l1_ratio=_l1_share(estimator), **common
         )
-    if name == "LinearSVC":
-        kind = HingeModel if estimator.loss == "hinge" else LinearModel
-        return kind("squared-hinge", tuned, intercept=penalised, **common)
-    common["epsilon"] = float(estimator.epsilon)
-    if estimator.loss == "epsilon_insensitive":
-        return HingeModel("squared-insensitive", tuned, intercept=penalised, regression=True, **common)
-    return LinearModel("squared-insensitive", tuned, intercept=penalised, **common)
+    common["intercept"] = penalised
+    loss = "squared-hinge" if name == "LinearSVC" else "squared-insensitive"
+    if name == "LinearSVR":
+        common["epsilon"] = float(estimator.epsilon)
+    if estimator.loss not in FIRST_POWER:
+        return LinearModel(loss, tuned, **common)
+    if smoothing is not None:
+        return SmoothedHingeModel(loss, tuned, regression=name == "LinearSVR", width=smoothing, **common)
+    return HingeModel(loss, tuned, regression=name == "LinearSVR", **common)
 
 
 def _l1_share(estimator: Any) -> float:

@@ -16,6 +16,7 @@ from bilevel_hpo.linear import HingeModel, LinearModel
 from bilevel_hpo.models import Model
 from bilevel_hpo.other_models import CleaningModel, NetworkModel
 from bilevel_hpo.problem import TuningProblem
+from bilevel_hpo.smoothed import SmoothedHingeModel
 from bilevel_hpo.sources import Source, assembled, standard
 
 Regression = Literal["diabetes"]
@@ -170,6 +171,7 @@ def svm(
     drop: tuple[str, ...] = (),
     faults: Faults = "error",
     loss: Literal["hinge", "squared-hinge"] = "hinge",
+    smoothing: float = 0.0,
     scope: Scope = "single",
     groups: tuple[str, ...] = (),
     compare: bool = True,
@@ -189,6 +191,7 @@ def svm(
         drop: its columns to leave out
         faults: whether bad rows and constant columns are an error, or left out
         loss: of training; the hinge by its dual, a quadratic program. The leader's loss is the squared hinge
+        smoothing: width of a smoothed hinge, in units of the margin, in place of the hinge; 0 for none
         scope: one C, or one for each feature, class, group of features, or coefficient (free)
         groups: with scope=group: the group of each feature
         compare: report what one C reaches, too
@@ -199,6 +202,8 @@ def svm(
         split_seed: of the split
         prior: precision of a normal prior on each log C; 0 for none
     """
+    if smoothing and loss != "hinge":
+        raise UsageError(f"Parameter smoothing is for loss=hinge; got loss={loss}, which has no kink to smooth.")
     source = Source(dataset, data, target, drop, faults, test, validation, stopping, folds, split_seed, prior)
     table = source.table(True)
     table = standard(table, source)
@@ -207,8 +212,11 @@ def svm(
     def make(single: bool, rows: Sequence[str]) -> Model:
         index, labels = index_of("single" if single else scope, table.features, outputs, groups or None)
         c = Hyperparameter("C", 1e-4, 1e2, 0.1, index=index, labels=labels)
+        common: dict[str, Any] = {"outputs": len(outputs), "units": "C", "intercept": "penalised"}
+        if smoothing:
+            return SmoothedHingeModel("squared-hinge", (c,), width=smoothing, **common)
         kind = LinearModel if loss == "squared-hinge" else HingeModel
-        return kind("squared-hinge", (c,), outputs=len(outputs), units="C", intercept="penalised")
+        return kind("squared-hinge", (c,), **common)
 
     return assembled("hpo/svm", source, table, make, compare and scope != "single")
 

@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 
 from bilevel_hpo.hyperparameters import Hyperparameter
-from bilevel_hpo.models import Model, Rows, Tensors
+from bilevel_hpo.models import DIRECT, Model, Rows, Tensors
 
 Loss = Literal["squared", "softmax", "logistic", "squared-hinge", "squared-insensitive"]
 
@@ -109,12 +109,16 @@ class LinearModel(Model):
         second = weights[count : 2 * count].reshape(features, self.outputs) * length
         return first - second, first + second, bias
 
+    def by_moments(self, rows: Rows) -> bool:
+        """See `Model.by_moments`."""
+        return self.loss == "squared" and len(rows) > rows.inputs.shape[1]
+
     def objective(self, x: Tensors, weights: torch.Tensor, rows: Rows) -> torch.Tensor:
         """See `Model.objective`."""
         rows = rows.on(weights.device)
         w, size, bias = self.parts(x, weights, rows)
-        if self.loss == "squared" and len(rows) > rows.inputs.shape[1]:
-            total = self._by_moments(w[:, 0], bias[0], rows)
+        if self.by_moments(rows):
+            total = self._moment_loss(w[:, 0], bias[0], rows)
         else:
             total = self._loss(x, rows.inputs @ w + bias, rows)
         l1, l2 = self.penalties(x, len(rows))
@@ -125,7 +129,7 @@ class LinearModel(Model):
         # Dividing targets by their unit divides the weights by it, and the objective by its square.
         return total + (l1 * size / unit).sum() / rows.unit if self.sparse else total
 
-    def _by_moments(self, w: torch.Tensor, bias: torch.Tensor, rows: Rows) -> torch.Tensor:
+    def _moment_loss(self, w: torch.Tensor, bias: torch.Tensor, rows: Rows) -> torch.Tensor:
         """Half the mean squared error, in a time that does not depend on the number of rows."""
         inputs, products, targets = rows.moments
         total = 0.5 * (w @ (inputs @ w) + targets) - w @ products
@@ -134,6 +138,20 @@ class LinearModel(Model):
         # Inputs and targets of a model with a free intercept have mean zero: see `Rows.of`.
         assert self.centred
         return total + 0.5 * bias * bias
+
+    def solvable(self, rows: Rows) -> bool:
+        """See `Model.solvable`: squared losses without an L1 penalty are."""
+        return not self.sparse and self.by_moments(rows) and rows.inputs.shape[1] <= DIRECT
+
+    def closed_form(self, x: Tensors, rows: Rows) -> torch.Tensor:
+        """See `Model.closed_form`: the normal equations."""
+        inputs, products, _ = rows.moments
+        _, l2 = self.penalties(x, len(rows))
+        ease = (l2 / rows.size[:, None] ** 2).expand(len(products), 1)[:, 0]
+        length = torch.rsqrt(1.0 + ease)  # see `parts`
+        matrix = length[:, None] * (inputs + torch.diag(ease)) * length
+        weights = torch.linalg.solve_ex(matrix, length * products)[0]
+        return torch.cat([weights, torch.zeros_like(weights[:1])]) if self.biases else weights
 
     def penalties(self, x: Tensors, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
         """l1 and l2 of each coefficient, (features, outputs) or shapes that broadcast to it."""
@@ -154,9 +172,13 @@ class LinearModel(Model):
         if self.loss == "squared":
             return 0.5 * ((scores[:, 0] - targets) ** 2).mean()
         if self.loss == "squared-insensitive":
-            epsilon = next((h.spread(x) for h in self.hyperparameters if h.name == "epsilon"), self.epsilon)
-            return (torch.relu((scores[:, 0] - targets).abs() - epsilon / rows.unit) ** 2).mean()
+            excess = (scores[:, 0] - targets).abs() - self._epsilon(x) / rows.unit
+            return (torch.relu(excess) ** 2).mean()
         return self.validation(scores, targets)
+
+    def _epsilon(self, x: Tensors) -> torch.Tensor | float:
+        """Of the insensitive loss."""
+        return next((h.spread(x) for h in self.hyperparameters if h.name == "epsilon"), self.epsilon)
 
     def scores(self, x: Tensors, weights: torch.Tensor, train: Rows, rows: Rows) -> torch.Tensor:
         """See `Model.scores`."""
@@ -221,7 +243,7 @@ class HingeModel(LinearModel):
         if not self.regression:
             return total - weights.sum() / len(rows)
         up, down = weights.view(2, -1)
-        epsilon = next((h.spread(x) for h in self.hyperparameters if h.name == "epsilon"), self.epsilon)
+        epsilon = self._epsilon(x)
         return total - ((up - down) @ rows.targets - (epsilon / rows.unit * (up + down)).sum()) / len(rows)
 
     def _primal(self, x: Tensors, weights: torch.Tensor, rows: Rows) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -7,7 +7,7 @@ twice differentiable; kinks are bounds. All but the network's are convex, so tha
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
@@ -20,6 +20,8 @@ from bilevel_hpo.hyperparameters import Hyperparameter
 Tensors = Mapping[str, torch.Tensor]
 
 
+DIRECT = 1000
+"""Weights up to which a linear system for them is solved by factorisation."""
 UNEVEN = 1e3
 """Ratio of the columns' sizes from which each is brought to its own scale, and not all to one."""
 
@@ -33,6 +35,7 @@ class Rows:
         targets: numbers less ``origin`` and divided by ``unit``, or class numbers as integers; shape (rows,).
         shift, size: of each column, shape (features,).
         origin, unit: of the targets; 0 and 1 for classes.
+        known: the `moments`, where they have been computed.
     """
 
     inputs: torch.Tensor
@@ -41,6 +44,7 @@ class Rows:
     size: torch.Tensor
     origin: float = 0.0
     unit: float = 1.0
+    known: tuple[torch.Tensor, ...] | None = None
     _moved: dict[Any, Rows] = field(default_factory=dict[Any, "Rows"], repr=False)
 
     @classmethod
@@ -65,6 +69,12 @@ class Rows:
         return cls._scaled(x, targets, torch.tensor(shift), torch.tensor(size), origin, 1.0 if whole else unit)
 
     @classmethod
+    def made(cls, tensors: Sequence[torch.Tensor], origin: float, unit: float) -> Rows:
+        """Rows of `tensors` that are in their own scale already."""
+        inputs, targets, shift, size, *known = tensors
+        return cls(inputs, targets, shift, size, origin, unit, tuple(known) or None)
+
+    @classmethod
     def _scaled(
         cls,
         inputs: np.ndarray,
@@ -87,21 +97,35 @@ class Rows:
         if device == self.inputs.device:
             return self
         if device not in self._moved:
-            x, t, shift, size = (p.to(device) for p in (self.inputs, self.targets, self.shift, self.size))
-            self._moved[device] = Rows(x, t, shift, size, self.origin, self.unit)
+            self._moved[device] = Rows.made([p.to(device) for p in self.tensors], self.origin, self.unit)
         return self._moved[device]
 
+    @property
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        """All that is a tensor, in the order of the attributes."""
+        return self.inputs, self.targets, self.shift, self.size, *(self.known or ())
+
     @cached_property
-    def moments(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def moments(self) -> tuple[torch.Tensor, ...]:
         """Second moments of the inputs, (features, features), of inputs with targets, and of targets: means over rows.
 
         All that a squared loss needs to know of rows that are many.
         """
+        if self.known is not None:
+            return self.known
         n = len(self)
         return self.inputs.T @ self.inputs / n, self.inputs.T @ self.targets / n, self.targets @ self.targets / n
 
     def __len__(self) -> int:
         return len(self.inputs)
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """One training set and the rows that judge it."""
+
+    train: Rows
+    validation: Rows
 
 
 class Model(ABC):
@@ -112,9 +136,11 @@ class Model(ABC):
         loss_name: what `validation` is called in reports.
         classifies: whether targets are class numbers.
         refits: whether hyperparameters make sense for other training rows, too.
+        convex: whether `objective` is convex in the weights.
     """
 
     refits: ClassVar[bool] = True
+    convex: ClassVar[bool] = True
     hyperparameters: tuple[Hyperparameter, ...]
     loss_name: str
     classifies: bool
@@ -132,9 +158,21 @@ class Model(ABC):
         """Lower and upper bounds of the weights, of the shape of `start`; None for none."""
         return None
 
+    def by_moments(self, rows: Rows) -> bool:
+        """Whether `objective` goes by the rows' moments alone."""
+        return False
+
     @abstractmethod
     def objective(self, x: Tensors, weights: torch.Tensor, rows: Rows) -> torch.Tensor:
         """The training objective that the follower minimises, a mean over the rows and penalties."""
+
+    def solvable(self, rows: Rows) -> bool:
+        """Whether there is a `closed_form`."""
+        return False
+
+    def closed_form(self, x: Tensors, rows: Rows) -> torch.Tensor:
+        """The weights that minimise `objective`, by a formula."""
+        raise NotImplementedError
 
     @abstractmethod
     def scores(self, x: Tensors, weights: torch.Tensor, train: Rows, rows: Rows) -> torch.Tensor:
@@ -143,6 +181,10 @@ class Model(ABC):
     @abstractmethod
     def validation(self, scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """The smooth loss that the leader minimises, a mean over the rows."""
+
+    def remarks(self, x: Tensors, weights: torch.Tensor, rows: Rows) -> dict[str, Any]:
+        """What a report should say of trained weights besides losses, numbers by name; nothing by default."""
+        return {}
 
     def accuracy(self, scores: torch.Tensor, targets: torch.Tensor) -> float | None:
         """The share of rows with the right class; None for models of numbers."""

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 
 from bilevel_hpo.hyperparameters import Hyperparameter
-from bilevel_hpo.models import Model, Rows, Tensors
+from bilevel_hpo.models import DIRECT, Model, Rows, Tensors
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +46,16 @@ class KernelRidgeModel(Model):
         rows = rows.on(weights.device)
         pulled = self._kernel(x, rows, rows) @ weights + self._value("alpha", x).to(weights) * weights
         return (0.5 * weights @ pulled - weights @ rows.targets) / len(rows)
+
+    def solvable(self, rows: Rows) -> bool:
+        """See `Model.solvable`."""
+        return len(rows) <= DIRECT
+
+    def closed_form(self, x: Tensors, rows: Rows) -> torch.Tensor:
+        """See `Model.closed_form`."""
+        alpha = self._value("alpha", x).to(rows.inputs)
+        eye = torch.eye(len(rows), dtype=alpha.dtype, device=alpha.device)
+        return torch.linalg.solve_ex(self._kernel(x, rows, rows) + alpha * eye, rows.targets)[0]
 
     def scores(self, x: Tensors, weights: torch.Tensor, train: Rows, rows: Rows) -> torch.Tensor:
         """See `Model.scores`."""
@@ -119,6 +129,7 @@ class NetworkModel(Model):
         seed: of the starting weights.
     """
 
+    convex: ClassVar[bool] = False
     hyperparameters: tuple[Hyperparameter, ...]
     hidden: int
     outputs: int

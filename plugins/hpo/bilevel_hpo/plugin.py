@@ -27,6 +27,13 @@ def bilevel_problems() -> list[ProblemSpec]:
         _problem("elastic-net", "elastic_net", "elastic net, an alpha for each feature and the ratio", "regression"),
         _problem("logistic", "logistic", "multinomial logistic regression, a C for each class", "classification"),
         _problem("svm", "svm", "linear support vector machine, hinge or squared hinge", "classification"),
+        ProblemSpec(
+            "hpo/svm-exact",
+            "bilevel_hpo.exact:svm_exact",
+            "linear support vector machine on few rows as a quadratic program, for exact solvers",
+            install=INSTALL,
+            tags=frozenset({"tuning", "classification"}),
+        ),
         _problem(
             "data-cleaning",
             "data_cleaning",

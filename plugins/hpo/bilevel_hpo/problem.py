@@ -16,21 +16,14 @@ from bilevel_core.oracles import make_oracle
 from bilevel_core.problems.torch import TorchProblem
 from bilevel_core.result import Values
 from bilevel_hpo.hyperparameters import entry_of
-from bilevel_hpo.models import Model, Rows
+from bilevel_hpo.models import Fold, Model, Rows
 from bilevel_hpo.solver import EARLY, STRUCTURE
+from bilevel_hpo.stack import stacks_of
 
 NEAR = 0.5
 """Hyperparameters per validation row from which the validation loss says little about other rows."""
 SHOWN = 200
 """Entries of hyperparameters that a report lists."""
-
-
-@dataclass(frozen=True, eq=False)
-class Fold:
-    """One training set and the rows that judge it."""
-
-    train: Rows
-    validation: Rows
 
 
 def fold_of(
@@ -81,7 +74,7 @@ class TuningProblem(TorchProblem):
         UsageError: no fold, a negative prior, or stopping rows that do not fit the folds.
     """
 
-    compared = ("validation_loss", "test_loss", "lower_solves")
+    compared = ("validation_loss", "test_loss")
 
     def __init__(
         self,
@@ -106,6 +99,7 @@ class TuningProblem(TorchProblem):
         self.structure = frozenset({STRUCTURE, EARLY} if stopping else {STRUCTURE})
         self.quiet = False
         self.folds = tuple(folds)
+        self.stacks = () if len(folds) == 1 else stacks_of(self.folds, model)
         self.prior = prior
         self.held_out = held_out
         self.notes = tuple(notes)
@@ -135,8 +129,27 @@ class TuningProblem(TorchProblem):
         return tuple(f"weights_{k + 1}" for k in range(len(self.folds)))
 
     def _lower(self, x: Any, y: Any) -> torch.Tensor:
-        parts = [self.model.objective(x, y[n], f.train) for n, f in zip(self.names, self.folds, strict=True)]
-        return torch.stack(parts).sum()
+        if not self.stacks:
+            return self.model.objective(x, y["weights"], self.folds[0].train)
+        weights = [y[n] for n in self.names]
+        return torch.cat([s.objectives(self.model, x, weights) for s in self.stacks]).sum()
+
+    @property
+    def lower_convex(self) -> bool:
+        """See `TorchProblem.lower_convex`."""
+        return self.model.convex
+
+    def closed_form(self, x: Any) -> dict[str, torch.Tensor] | None:
+        """See `TorchProblem.closed_form`: ridge regression has one, with a kernel or without."""
+        if not all(self.model.solvable(f.train) for f in self.folds):
+            return None
+        if not self.stacks:
+            rows = self.folds[0].train.on(next(iter(x.values())).device)
+            return {"weights": self.model.closed_form(x, rows)}
+        found: dict[int, torch.Tensor] = {}
+        for stack in self.stacks:
+            found |= dict(zip(stack.places, stack.closed_forms(self.model, x), strict=True))
+        return {n: found[k] for k, n in enumerate(self.names)}
 
     def objective(self, x: Any, y: Any) -> torch.Tensor:
         """The leader's objective: the validation loss, and the prior where there is one."""
@@ -148,7 +161,10 @@ class TuningProblem(TorchProblem):
 
     def loss(self, x: Any, y: Any) -> torch.Tensor:
         """The validation loss, mean over the folds, without the prior."""
-        return torch.stack([self._loss_on(x, y[n], f, f.validation) for n, f in self._parts()]).mean()
+        if not self.stacks:
+            return self._loss_on(x, y["weights"], self.folds[0], self.folds[0].validation)
+        weights = [y[n] for n in self.names]
+        return torch.cat([s.losses(self.model, x, weights) for s in self.stacks]).mean()
 
     def loss_on(self, x: Any, y: Any, others: Sequence[Rows]) -> float:
         """The same loss on other rows, one set a fold, in the scale of that fold."""
@@ -209,6 +225,7 @@ class TuningProblem(TorchProblem):
         report: dict[str, Any] = {"loss": self.model.loss_name}
         report["training_loss"] = scale * self.loss_on(a, b, [f.train for f in self.folds])
         report["validation_loss"] = scale * self.loss_on(a, b, [f.validation for f in self.folds])
+        report.update(self._remarks(a, b))
         report["training_rows"] = min(len(f.train) for f in self.folds)
         report["validation_rows"] = self.validation_rows
         if self.stopping:
@@ -231,6 +248,12 @@ class TuningProblem(TorchProblem):
             others = [f.train.like(*self.held_out.test) for f in self.folds]
             found["test_loss"] = scale * self.loss_on(x, y, others)
         return found
+
+    def _remarks(self, x: Any, y: Any) -> dict[str, float]:
+        """The model's own, mean over the folds."""
+        with torch.no_grad():
+            found = [self.model.remarks(x, y[n], f.train) for n, f in self._parts()]
+        return {name: float(np.mean([one[name] for one in found])) for name in found[0]}
 
     def _tested(self, x: Any, y: Any, held: HeldOut) -> dict[str, Any]:
         """Losses on the test rows: of the models as validated, and of one trained on all other rows."""

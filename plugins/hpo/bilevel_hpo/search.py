@@ -44,8 +44,9 @@ class BilevelSearchCV(MetaEstimatorMixin, BaseEstimator):
 
     The loss that is descended is smooth: mean squared error, log loss, or squared hinge loss; ``scoring`` then picks
     among the points of the path. Where each hyperparameter is a single number, ``best_estimator_`` is the user's
-    estimator fitted by its own ``fit``. Otherwise the coefficients are computed here and written into a clone, since
-    scikit-learn's estimators know one regulariser only; ``best_params_`` then holds arrays.
+    estimator fitted by its own ``fit``. Otherwise, and with ``smoothing``, the coefficients are computed here and
+    written into a clone, since scikit-learn's estimators know one regulariser only; ``best_params_`` then holds arrays
+    where there are many.
 
     Args:
         estimator: Ridge, Lasso, ElasticNet, LogisticRegression, LinearSVC, LinearSVR or KernelRidge (rbf), or a
@@ -60,6 +61,10 @@ class BilevelSearchCV(MetaEstimatorMixin, BaseEstimator):
         scoring: as in GridSearchCV, one score. None: the loss descended (negative).
         cv: as in GridSearchCV.
         refit: whether to train ``best_estimator_`` on all rows.
+        smoothing: width of a smoothed hinge in place of the hinge of ``LinearSVC(loss="hinge")`` (in units of the
+            margin; 0.1 is a good start) or of the loss of ``LinearSVR(loss="epsilon_insensitive")`` (in the targets'
+            units). What is tuned and validated is then the smoothed model, and ``best_estimator_`` has its
+            coefficients; ``result_.details`` says how far its objective is from the hinge's. None for the hinge itself.
         prior: precision of a normal prior on each log-hyperparameter, around its start.
         early_stopping: share of the rows that decide when to stop, seen by no fold; 0 for none.
         patience: steps without a better loss on those rows before stopping.
@@ -91,6 +96,7 @@ class BilevelSearchCV(MetaEstimatorMixin, BaseEstimator):
         scoring: Any = None,
         cv: Any = None,
         refit: bool = True,
+        smoothing: float | None = None,
         prior: float = 0.0,
         early_stopping: float = 0.0,
         patience: int = 3,
@@ -109,6 +115,7 @@ class BilevelSearchCV(MetaEstimatorMixin, BaseEstimator):
         self.scoring = scoring
         self.cv = cv
         self.refit = refit
+        self.smoothing = smoothing
         self.prior = prior
         self.early_stopping = early_stopping
         self.patience = patience
@@ -149,6 +156,7 @@ class BilevelSearchCV(MetaEstimatorMixin, BaseEstimator):
             seed=self.random_state or 0,
             verify=self.verify,
             scorer=None if self.scoring is None else check_scoring(self.estimator, self.scoring),
+            smoothing=self.smoothing,
         )
         self.scorer_ = task.scorer
         found = self._searched(task)
@@ -268,12 +276,13 @@ class BilevelSearchCV(MetaEstimatorMixin, BaseEstimator):
         last: Any = whole[-1] if isinstance(whole, Pipeline) else whole
         plain = {h.name: float(best.values(step)[h.name][0]) for h in best.model.hyperparameters if h.size == 1}
         labels = np.array(task.classes)[task.targets] if task.classes else task.targets
-        if len(plain) == len(best.model.hyperparameters):
+        # scikit-learn's own fit knows one regulariser, and no smoothed hinge.
+        if len(plain) == len(best.model.hyperparameters) and task.smoothing is None:
             last.set_params(**plain)
             whole.fit(task.inputs, labels)
             return whole
         rows, data, steps = prepared(whole, task, np.arange(len(task.targets)), np.zeros(0, dtype=int))
-        model = model_of(last, self.hyperparameters, data)
+        model = model_of(last, self.hyperparameters, data, task.smoothing)
         x = best.path[step].x
         scaled, weights = best.problem.refitted(x, rows.train, task.targets)
         write(last, model, x, weights, scaled, data)
