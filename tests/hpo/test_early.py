@@ -17,7 +17,7 @@ from bilevel_hpo import SampleWeights, TrainingProblem, WeightDecay, resume_trai
 
 from .test_training import DECAY, ROWS, batches, problem, validated
 
-OPTIONS = {"max_iterations": 12}
+OPTIONS = {"max_iterations": 7}
 
 
 def early() -> TrainingProblem:

@@ -167,7 +167,7 @@ def test_meta_learning_finds_the_common_start() -> None:
     module = torch.nn.Linear(1, 1).double()
     task = meta_problem(module, torch.nn.MSELoss(), tasks(5), strength=2.0)
     check_by_refits(task, task.x0.numpy().astype(float))
-    result = bl.solve(task, "hypergradient", {"tolerance": 1e-6})
+    result = bl.solve(task, "hypergradient", {"tolerance": 1e-4})
     assert result.certificate is not None
     assert result.certificate.verdict == "verified"
     assert float(result.x["weight"].squeeze()) == pytest.approx(2.0, abs=0.35)
