@@ -19,7 +19,7 @@ pytest.importorskip("sklearn")
 from bilevel_hpo import library
 from bilevel_hpo.split import split
 
-NAMES = ("ridge", "elastic-net", "logistic", "svm", "data-cleaning", "mlp")
+NAMES = ("ridge", "elastic-net", "logistic", "svm", "svm-exact", "data-cleaning", "mlp")
 LOOSE = {"tolerance": 1e-3, "max_iterations": 5}
 
 
