@@ -239,3 +239,28 @@ def test_from_the_command_line(cli: Call, tmp_path: Path) -> None:
         done = cli("toll", "design", "braess", "-p", "arcs=all", "-p", f"most_booths={text}")
         assert done.code == 2
         assert said in done.err
+
+
+def test_tolls_under_congestion_are_checked(cli: Call, tmp_path: Path) -> None:
+    asked = ("toll", "check", "congested", "tolls.csv", "-p", "network=braess", "-p", "upper=60")
+    file = tmp_path / "tolls.csv"
+    file.write_text("link,toll\na-b,15\n")
+    done = cli(*asked, "-p", "arcs=all", "-p", "most_booths=1", "-f", "json")
+    assert done.code == 0, done.err
+    told = json.loads(done.out)
+    assert (told["booths"], told["most_booths"]) == (1, 1)
+    assert told["total_travel_time"] == pytest.approx(498.0, abs=1e-3)
+    lower = next(row for row in told["shifts"] if row["tolls_changed_by"] == -0.1)
+    assert lower["total_travel_time"] > 498.1
+    file.write_text("link,toll\na-b,15\ns-a,0.5\n")
+    for given, said in (
+        (("arcs=all", "most_booths=1"), "2 arcs have a toll, and most_booths=1"),
+        (("arcs=a-b",), "arc s-a has a toll and is not tollable"),
+        (("arcs=a-b,s-a", "equal=yes"), "arcs a-b and s-a have one toll in common"),
+        (("arcs=a-b,s-a", "step=1"), "0.5 on s-a is no multiple of the step 1"),
+        (("arcs=a-b,s-a", "lower=1"), "0.5 on s-a is not between 1 and 60"),
+    ):
+        done = cli(*asked, *(text for p in given for text in ("-p", p)))
+        assert done.code == 2
+        assert said in done.err
+    assert cli("toll", "check", "toll/design", "tolls.csv").code == 2
