@@ -96,7 +96,7 @@ def find(reference: str, given: dict[str, str]) -> TollProblem:
     """
     found = find_any(reference, given)
     if not isinstance(found, TollProblem):
-        raise UsageError(f"{reference!r} is not a toll problem without congestion: see `bilevel toll design`.")
+        raise UsageError(f"{reference!r} is no toll problem without congestion; for others see `bilevel toll design`.")
     return found
 
 
