@@ -15,7 +15,7 @@ variable; Verhoef (2002), Transportation Research A 36, for choosing tolled link
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -42,14 +42,18 @@ AHEAD = 0.25
 """A new toll is foreseen up to this share of the upper bound."""
 PROBES = (0.03, 0.1, 0.4)
 """Further shares of it that a new toll is tried at, as a low one and a high one may lead to different routes."""
-WITHOUT_LIMIT = 0.35
-"""Share of the budget that the search without a limit on booths may take."""
+WITHOUT_LIMIT, PERTURBED, FINISHED = 0.35, 0.7, 0.95
+"""Share of the budget that the search without a limit on booths may take; shares at which perturbations end, and the
+search of further finalists.
+"""
 STARTS = 3
 """Its searches by derivatives, at most."""
 FINALISTS, MORE_FINALISTS = 2, 6
 """Supports that are searched from several starts, and then from so few as `STARTS`."""
 MORE = 2
 """Supports with more booths than allowed that fewer are made of, beside the largest."""
+PERTURBATIONS = 12
+"""Rounds of iterated local search, where the user does not say how many."""
 THIRD = 3
 """Of the booths that are too many, a third is dropped at once; no more than one where they are not more than this."""
 
@@ -100,8 +104,25 @@ class BoothSearch:
         if not self.progress.optimal:
             self.progress.phase("exchange of booths")
             ends = [self._exchange(support) for support in sorted(set(chosen), key=self._known)]
-            self._perturb(min(ends, key=self._known))
-        self._finish()
+            self._up_to(PERTURBED, lambda: self._perturb(min(ends, key=self._known)))
+        self._finish(0, FINALISTS)
+        self._up_to(FINISHED, lambda: self._finish(FINALISTS, FINALISTS + MORE_FINALISTS))
+
+    def _up_to(self, share: float, work: Callable[[], None]) -> None:
+        """Work until it is done, or this share of the budget is used up.
+
+        Raises:
+            EndError: the budget, the time or the user's patience is over.
+        """
+        progress = self.progress
+        progress.most = int(share * progress.options.solves)
+        try:
+            work()
+        except EndError:
+            if self.fan.halted() or progress.counts["lower_solves"] >= progress.options.solves:
+                raise
+        finally:
+            progress.most = None
 
     # Values of supports.
 
@@ -231,15 +252,8 @@ class BoothSearch:
             global_solves=max(options.global_solves, 0),
             polish=max(options.polish, 0),
         )
-        progress.most = progress.counts["lower_solves"] + int(WITHOUT_LIMIT * options.solves)
         search = Search(progress, self.problem.restricted(range(self.count)), self.fan, real=False, options=mine)
-        try:
-            search.run()
-        except EndError:
-            if self.fan.halted() or progress.counts["lower_solves"] >= options.solves:
-                raise
-        finally:
-            progress.most = None
+        self._up_to(progress.counts["lower_solves"] / options.solves + WITHOUT_LIMIT, search.run)
         if search.best is None:
             return None
         value, point = search.best
@@ -341,7 +355,8 @@ class BoothSearch:
             optimum = user_equilibrium(self.problem.traffic, system=True, start=self.problem.untouched)
             self.progress.counts["lower_solves"] += 1
             marginal = np.minimum(self.problem.marginal(optimum), self.problem.bounds[1])
-        for number in range(self.progress.options.perturbations):
+        rounds = self.progress.options.perturbations
+        for number in range(PERTURBATIONS if rounds < 0 else rounds):
             if self.progress.optimal:
                 return
             self.progress.phase(f"perturbation {number + 1}")
@@ -357,17 +372,17 @@ class BoothSearch:
             if self._known(found) < self._known(support):
                 support = found
 
-    def _finish(self) -> None:
-        """Search the best supports from several starts, and for whole steps where tolls have them."""
+    def _finish(self, first: int, last: int) -> None:
+        """Search the best supports, by their rank, from several starts, and for whole steps where tolls have them."""
         allowed = [s for s in self.known if s and self.booths(s) <= self.most and np.isfinite(self._known(s))]
         options = self.progress.options
         few = replace(options, starts=min(STARTS, options.starts) if options.starts > 0 else STARTS, global_solves=0)
-        for number, support in enumerate(sorted(allowed, key=self._known)[: FINALISTS + MORE_FINALISTS]):
+        for support in sorted(allowed, key=self._known)[first:last]:
             if self.progress.optimal:
                 return
             part = self.problem.restricted(support)
             given = (self.known[support][1][list(support)],)
-            mine = options if number < FINALISTS else few
+            mine = options if first == 0 else few
             Search(self.progress, part, self.fan, groups=support, given=given, options=mine).run()
 
 

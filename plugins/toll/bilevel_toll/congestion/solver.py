@@ -51,14 +51,12 @@ class TollDesign(Solver):
         "equilibria for the search without gradients; -1: none where second derivatives are known, else 12 for each "
         "variable, at most 400",
     )
-    perturbations: int = option(
-        12, "where only so many arcs may have a toll: rounds of tolling some more and dropping as many"
-    )
+    perturbations: int = option(-1, "with most_booths: rounds of tolling some more arcs and dropping as many; -1: 12")
     solves: int = option(2000, "budget: most equilibria in all")
     tolerance: float = option(1e-10, "relative decrease of the objective at which a gradient search ends")
 
     def __post_init__(self) -> None:
-        least = {"starts": -1, "random": 0, "global_solves": -1, "polish": -1, "perturbations": 0, "solves": 1}
+        least = {"starts": -1, "random": 0, "global_solves": -1, "polish": -1, "perturbations": -1, "solves": 1}
         for name, lowest in least.items():
             if getattr(self, name) < lowest:
                 raise UsageError(f"Expected {name} of at least {lowest}, got {getattr(self, name)}.")
@@ -81,6 +79,9 @@ class TollDesign(Solver):
             raise UsageError(
                 f"The problem has {len(problem.aims)} objectives, and this solver takes one: use sample.nsga2."
             )
+        limited = isinstance(problem, CongestedTolls) and problem.most_booths is not None
+        if self.perturbations >= 0 and not limited:
+            raise UsageError("perturbations is for problems with most_booths: leave it out.")
         progress, ended = Progress(self, problem, context), False
         with Fan(problem, context) as fan:
             try:
@@ -105,6 +106,9 @@ def _assemble(progress: Progress, ended: bool) -> Result:
         x = np.ceil(lower) if problem.space.finite else lower
     else:
         x = progress.found[1]
+    if isinstance(problem, CongestedTolls) and problem.limited:
+        # Tolls that take no booth are none.
+        x = np.where(problem.tolled(x), x, 0.0)
     flows = problem.flows(x, problem.untouched)
     value = problem.value(x, flows, problem.aims[0])
     claim, notes = Claim.FEASIBLE, list[str]()

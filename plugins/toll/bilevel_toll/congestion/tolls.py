@@ -102,10 +102,13 @@ class CongestedTolls(TrafficProblem):
         """Booths that a toll on each group takes, shape (variables,)."""
         return np.array([len(arcs) for arcs in self.groups], dtype=np.int64)
 
+    def tolled(self, point: np.ndarray) -> np.ndarray:
+        """Which groups have a toll, booleans of shape (variables,); up to a billionth of the upper bound it is none."""
+        return np.asarray(point, dtype=float) * self.unit > NO_TOLL * self.upper
+
     def booths(self, point: np.ndarray) -> int:
-        """Arcs with a toll; tolls up to a billionth of the upper bound are none."""
-        tolled = np.asarray(point, dtype=float) * self.unit > NO_TOLL * self.upper
-        return int(self.sizes[tolled].sum())
+        """Arcs with a toll."""
+        return int(self.sizes[self.tolled(point)].sum())
 
     @property
     def limited(self) -> bool:
