@@ -4,7 +4,7 @@
                               [--peer-python PATH]                    # Python with the package aequilibrae
     python benchmarks/toll.py second-best                             # least total time
     python benchmarks/toll.py revenue                                 # most revenue
-    python benchmarks/toll.py booths [--only 5,10]                    # least total time, at most so many arcs tolled
+    python benchmarks/toll.py booths [--only 5,10] [--solves 2000]    # least total time, at most so many arcs tolled
     python benchmarks/toll.py pricing FOLDER --known FILE.csv [--forms std,pvf] [--backends scip,highs] [--limit 60]
                               [--only g30,g40] [--json FILE]
 
@@ -41,8 +41,6 @@ BEST_TIMES = {5: 7462474.0, 10: 7417109.0, 20: 7363173.0, 40: 7203001.0}
 BEST_REVENUES = {5: 2.905e6, 10: 7.920e6}
 """Revenues found before on the same arcs by CMA-ES; the bounds of tolls are not recorded, and 100 agrees with both."""
 REVENUE_UPPER = 100.0
-BOOTHS_SOLVES = 1000
-"""Budget of equilibria for choosing arcs."""
 
 
 def line(*cells: Any) -> None:
@@ -142,7 +140,7 @@ def revenues() -> None:
         line(count, revenue, known, problem.upper, result.counts["lower_solves"], f"{cpu:.1f}")
 
 
-def booths(counts: list[int]) -> None:
+def booths(counts: list[int], budget: int) -> None:
     """Any arcs of Sioux Falls may be tolled, at most so many at once."""
     from bilevel_toll.congestion.library import congested_tolls
 
@@ -151,7 +149,7 @@ def booths(counts: list[int]) -> None:
     for count in counts:
         problem = congested_tolls(arcs=("all",), most_booths=count)
         started = time.process_time()
-        result = bl.solve(problem, options={"solves": BOOTHS_SOLVES}, verify=False)
+        result = bl.solve(problem, options={"solves": budget}, verify=False)
         cpu = time.process_time() - started
         arcs = " ".join(name[5:-1] for name, value in result.x.items() if float(value) > 0.0)
         total = f"{float(result.upper_objective or 0):.1f}"
@@ -227,6 +225,7 @@ def main() -> None:
     parser.add_argument("--backends", default="scip,highs")
     parser.add_argument("--limit", type=float, default=60.0)
     parser.add_argument("--only", default="")
+    parser.add_argument("--solves", type=int, default=2000, help="budget of equilibria, for booths")
     parser.add_argument("--json", default="")
     parser.add_argument("--peer-python", default="", help="a Python that has aequilibrae, for equilibrium")
     arguments = parser.parse_args()
@@ -238,7 +237,7 @@ def main() -> None:
     elif arguments.part == "revenue":
         revenues()
     elif arguments.part == "booths":
-        booths([int(n) for n in (arguments.only or "1,3,5,10,20").split(",")])
+        booths([int(n) for n in (arguments.only or "1,3,5,10,20").split(",")], arguments.solves)
     else:
         pricing(arguments)
 
