@@ -33,7 +33,8 @@ class TollDesign(Solver):
     """Descent through the equilibrium's sensitivity from several starts, then a search without gradients.
 
     Tolls have second derivatives, too, and take Newton steps on the pieces that the used routes make (see `pieces`);
-    capacities, and networks on which more than 1,000 routes are used, take gradient steps (L-BFGS-B).
+    capacities, and networks on which more than 1,000 routes are used, take gradient steps (L-BFGS-B; SLSQP within a
+    budget). Where only so many arcs may have a toll, `booths` chooses them. Searches go through the run's executor.
 
     Sources: Tobin and Friesz (1988) for derivatives of equilibria; Verhoef (2002) for second-best tolls; the polish is
     COBYQA (Ragonneau 2022).
