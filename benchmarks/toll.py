@@ -4,6 +4,7 @@
                               [--peer-python PATH]                    # Python with the package aequilibrae
     python benchmarks/toll.py second-best                             # least total time
     python benchmarks/toll.py revenue                                 # most revenue
+    python benchmarks/toll.py booths [--only 5,10] [--solves 2000]    # least total time, at most so many arcs tolled
     python benchmarks/toll.py pricing FOLDER --known FILE.csv [--forms std,pvf] [--backends scip,highs] [--limit 60]
                               [--only g30,g40] [--json FILE]
 
@@ -139,6 +140,22 @@ def revenues() -> None:
         line(count, revenue, known, problem.upper, result.counts["lower_solves"], f"{cpu:.1f}")
 
 
+def booths(counts: list[int], budget: int) -> None:
+    """Any arcs of Sioux Falls may be tolled, at most so many at once."""
+    from bilevel_toll.congestion.library import congested_tolls
+
+    line("booths", "total time", "on the arcs above", "equilibria", "CPU s", "arcs")
+    line(*["---"] * 6)
+    for count in counts:
+        problem = congested_tolls(arcs=("all",), most_booths=count)
+        started = time.process_time()
+        result = bl.solve(problem, options={"solves": budget}, verify=False)
+        cpu = time.process_time() - started
+        arcs = " ".join(name[5:-1] for name, value in result.x.items() if float(value) > 0.0)
+        total = f"{float(result.upper_objective or 0):.1f}"
+        line(count, total, BEST_TIMES.get(count, "-"), result.counts["lower_solves"], f"{cpu:.1f}", arcs)
+
+
 def price(file: Path, form: str, backend: str, limit: float) -> dict[str, Any]:
     from bilevel_toll.pricing_file import read_pricing
 
@@ -201,13 +218,14 @@ def pricing(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["equilibrium", "second-best", "revenue", "pricing"])
+    parser.add_argument("part", choices=["equilibrium", "second-best", "revenue", "booths", "pricing"])
     parser.add_argument("folder", nargs="?", default="")
     parser.add_argument("--known", default="")
     parser.add_argument("--forms", default="std,pastd,vf,pvf,pcs")
     parser.add_argument("--backends", default="scip,highs")
     parser.add_argument("--limit", type=float, default=60.0)
     parser.add_argument("--only", default="")
+    parser.add_argument("--solves", type=int, default=2000, help="budget of equilibria, for booths")
     parser.add_argument("--json", default="")
     parser.add_argument("--peer-python", default="", help="a Python that has aequilibrae, for equilibrium")
     arguments = parser.parse_args()
@@ -218,6 +236,8 @@ def main() -> None:
         second_best()
     elif arguments.part == "revenue":
         revenues()
+    elif arguments.part == "booths":
+        booths([int(n) for n in (arguments.only or "1,3,5,10,20").split(",")], arguments.solves)
     else:
         pricing(arguments)
 

@@ -62,7 +62,7 @@ def test_an_interrupt_has_its_own_exit_code(cli: Call, monkeypatch: pytest.Monke
         raise KeyboardInterrupt
 
     monkeypatch.setattr("bilevel_toll.solver.sweep_starts", interrupted)
-    monkeypatch.setattr("bilevel_toll.congestion.solver._Search._search", interrupted)
+    monkeypatch.setattr("bilevel_toll.congestion.search.Search.run", interrupted)
     done = cli("toll", *command)
     assert done.code == 130, done.err
     assert "stopped-by-user" in done.out

@@ -89,10 +89,22 @@ def ended(result: Result) -> None:
 
 
 def find(reference: str, given: dict[str, str]) -> TollProblem:
-    """The toll problem that a name or a file stands for.
+    """The toll problem without congestion that a name or a file stands for.
 
     Raises:
-        UsageError: there is none, it is no toll problem, or a parameter is wrong.
+        UsageError: there is none, it is no such problem, or a parameter is wrong.
+    """
+    found = find_any(reference, given)
+    if not isinstance(found, TollProblem):
+        raise UsageError(f"{reference!r} is no toll problem without congestion; for others see `bilevel toll design`.")
+    return found
+
+
+def find_any(reference: str, given: dict[str, str]) -> Any:
+    """The problem that a name or a file stands for.
+
+    Raises:
+        UsageError: there is none, or a parameter is wrong.
     """
     registry = get_registry()
     for name in (reference, PREFIX + reference):
@@ -119,8 +131,6 @@ def find(reference: str, given: dict[str, str]) -> TollProblem:
         made = load_tntp(
             Path(reference), **read(load_tntp, given, kind="parameter", owner="loader 'tntp'", skip=("path",))
         )
-    if not isinstance(made, TollProblem):
-        raise UsageError(f"{reference!r} is no toll problem: it has no tollable arcs.")
     return made
 
 

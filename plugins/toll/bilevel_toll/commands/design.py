@@ -23,14 +23,18 @@ def design(
     time_limit: Seconds = None,
     seed: Seed = 0,
     option: Options = None,
+    executor: Annotated[
+        str | None,
+        typer.Option(metavar="SPEC", help="Where searches run: serial, processes:4, ...  [default: here]"),
+    ] = None,
     out: Folder = None,
     parameter: Parameters = None,
     form: Form = Listing.TEXT,
 ) -> None:
     """Set tolls on some arcs for least time, most revenue or welfare, users answering by their equilibrium.
 
-    Parameters (-p): arcs, cordon, equal, objective, lower, upper, step, classes, ...: see `bilevel problems
-    toll/congested`.
+    Parameters (-p): arcs, cordon, equal, objective, lower, upper, step, most_booths, classes, ...: see
+    `bilevel problems toll/congested`.
     """
     import bilevel_core as bl
     from bilevel_toll.congestion.library import congested_tolls
@@ -42,7 +46,10 @@ def design(
     problem = congested_tolls(
         network=network, **read(congested_tolls, given, kind="parameter", owner="toll design", skip=("network",))
     )
-    result = bl.solve(problem, solver=solver, options=pairs_of(option or [], "-o"), time_limit=time_limit, seed=seed)
+    result = bl.solve(
+        problem, solver=solver, options=pairs_of(option or [], "-o"), time_limit=time_limit, seed=seed,
+        executor=executor,
+    )  # fmt: skip
     details: dict[str, Any] = dict(result.details)
     figures: dict[str, Any] = {
         "problem": problem.name,

@@ -11,6 +11,7 @@ import typer
 from bilevel_core.errors import UsageError
 from bilevel_core.report import table
 from bilevel_toll.commands.base import (
+    LIMIT,
     Folder,
     Form,
     Listing,
@@ -21,8 +22,10 @@ from bilevel_toll.commands.base import (
     echo,
     ended,
     find,
+    find_any,
     pairs_of,
 )
+from bilevel_toll.problem import TollProblem
 
 Problem = Annotated[
     str, typer.Argument(metavar="PROBLEM", help="A toll problem (sioux-falls, toy-a, ...), a .tntp or a .json file.")
@@ -83,10 +86,16 @@ def check(
     parameter: Parameters = None,
     form: Form = Listing.TEXT,
 ) -> None:
-    """Audit tolls: every user's route is computed from scratch, and revenue given for all rules about ties."""
+    """Audit tolls: every user's route is computed from scratch, and revenue given for all rules about ties.
+
+    With the problem `congested` and its parameters, tolls under congestion: -p network=... -p arcs=... as for design.
+    """
     from bilevel_toll.tollfile import read_tolls
 
-    found = find(problem, pairs_of(parameter or []))
+    found = find_any(problem, pairs_of(parameter or []))
+    if not isinstance(found, TollProblem):
+        _check_congested(problem, found, tolls, form)
+        return
     everywhere = read_tolls(tolls, found.network)
     elsewhere = [found.network.labels[a] for a in np.flatnonzero(everywhere) if int(a) not in found.tollable]
     if elsewhere:
@@ -119,6 +128,20 @@ def check(
         figures["unit"] = found.unit
     told = figures | ({"shifts": shifts} if form is Listing.JSON else {})
     echo(told, form, ["", "all tolls changed by a share", *table(shifts)])
+
+
+def _check_congested(reference: str, found: Any, path: Path, form: Listing) -> None:
+    from bilevel_toll.congestion.audit import audit, point_of
+    from bilevel_toll.congestion.tolls import CongestedTolls
+    from bilevel_toll.tollfile import read_tolls
+
+    if not isinstance(found, CongestedTolls):
+        raise UsageError(f"{reference!r} has no tolls to check: give a toll problem, or `congested` with its network.")
+    figures, shifts = audit(found, point_of(found, read_tolls(path, found.traffic.network), path))
+    told = figures | ({"shifts": shifts} if form is Listing.JSON else {})
+    echo(told, form, ["", "all tolls changed by a share", *table(shifts)])
+    if not figures["converged"]:
+        raise typer.Exit(LIMIT)
 
 
 def relative_gap(objective: float | None, bound: float | None) -> float | None:

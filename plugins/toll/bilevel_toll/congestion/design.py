@@ -67,7 +67,7 @@ class NetworkDesign(TrafficProblem):
             raise ModelError(f"Expected a positive bound for added capacity, got {upper!r}.")
         if not (math.isfinite(power) and power >= 1.0):
             raise ModelError(f"Expected a power of at least 1 in the cost of building, got {power!r}.")
-        if budget is not None and not budget > 0.0:
+        if budget is not None and not (math.isfinite(budget) and budget > 0.0):
             raise ModelError(f"Expected a positive budget, got {budget!r}.")
         self.power, self.budget = power, budget
         variables = [Continuous(f"add[{label}]", 0.0, upper) for label in roads]
@@ -80,6 +80,21 @@ class NetworkDesign(TrafficProblem):
     def violation(self, point: np.ndarray) -> float:
         """By how much the budget is exceeded, relative to it."""
         return 0.0 if self.budget is None else max(0.0, self.cost(point) / self.budget - 1.0)
+
+    def within(self, point: np.ndarray) -> np.ndarray:
+        """See `TrafficProblem.within`: what costs more than the budget is scaled down in all its parts."""
+        point = super().within(point)
+        if self.budget is None or self.cost(point) <= self.budget:
+            return point
+        return point * (self.budget / self.cost(point)) ** (1.0 / self.power)
+
+    def limit(self, point: np.ndarray) -> tuple[float, np.ndarray] | None:
+        """See `TrafficProblem.limit`: the share of the budget that is left."""
+        if self.budget is None:
+            return None
+        point = np.maximum(np.asarray(point, dtype=float), 0.0)
+        rising = self.prices * self.power * point ** (self.power - 1.0)
+        return 1.0 - self.cost(point) / self.budget, -rising / self.budget
 
     def setting(self, point: np.ndarray) -> tuple[Traffic, np.ndarray]:
         """See `TrafficProblem.setting`."""
@@ -122,6 +137,7 @@ class NetworkDesign(TrafficProblem):
         labels, before = self.traffic.network.labels, self.untouched.flow
         return {
             "cost_of_building": tidy(self.cost(point)),
+            **({} if self.budget is None else {"budget": self.budget}),
             "roads": [
                 {
                     "link": labels[a],

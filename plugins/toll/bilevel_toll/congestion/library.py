@@ -143,6 +143,7 @@ def congested_tolls(
     lower: float = 0.0,
     upper: float | None = None,
     step: float = 0.0,
+    most_booths: int | None = None,
     minutes: float = 1.0,
     kilometres: float = 1.0,
     free_speed: float = 0.0,
@@ -166,6 +167,7 @@ def congested_tolls(
         upper: highest toll; by default the largest marginal-cost toll of these arcs without tolls, for revenue the
             toll at which nobody is left on them
         step: tolls are multiples of this; 0 for any
+        most_booths: at most so many arcs get a toll, by default all; a common toll takes a booth on each of its arcs
         minutes: a unit of time, for emissions
         kilometres: a unit of length, for emissions
         free_speed: kilometres an hour on empty roads, for emissions where lengths are unknown
@@ -187,7 +189,9 @@ def congested_tolls(
     name = f"toll/congested-{traffic.name}"
     units = Units(minutes, kilometres, free_speed)
     aims: Any = objective
-    return CongestedTolls(traffic, groups, aims, lower=lower, upper=upper, step=step, units=units, name=name)
+    return CongestedTolls(
+        traffic, groups, aims, lower=lower, upper=upper, step=step, most_booths=most_booths, units=units, name=name
+    )
 
 
 def network_design(

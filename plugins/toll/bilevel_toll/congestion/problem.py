@@ -86,6 +86,23 @@ class TrafficProblem(NestedProblem):
         """How far the leader's constraints are from holding."""
         return 0.0
 
+    def within(self, point: np.ndarray) -> np.ndarray:
+        """A point brought back into the bounds and what `limit` says, shape (variables,)."""
+        return np.clip(point, *self.bounds)
+
+    def limit(self, point: np.ndarray) -> tuple[float, np.ndarray] | None:
+        """A constraint beside the bounds: a value that is at least 0 where it holds, and its gradient (variables,).
+
+        None where there is none, or none that a search by derivatives could follow.
+        """
+        return None
+
+    @cached_property
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper bounds of the leader's variables, shape (variables,) each."""
+        variables: Any = self.space.variables
+        return np.array([float(v.lower) for v in variables]), np.array([float(v.upper) for v in variables])
+
     def setting(self, point: np.ndarray) -> tuple[Traffic, np.ndarray]:
         """Roads and tolls of all arcs at a point."""
         return self.traffic, np.zeros(len(self.traffic.network.arcs))

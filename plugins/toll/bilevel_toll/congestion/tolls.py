@@ -17,6 +17,9 @@ from bilevel_toll.congestion.sensitivity import adjoint, tangents
 from bilevel_toll.congestion.traffic import Traffic, UserClass
 from bilevel_toll.network import Network
 
+NO_TOLL = 1e-9
+"""A toll up to this share of the upper bound takes no booth."""
+
 
 class CongestedTolls(TrafficProblem):
     """Tolls against user equilibrium.
@@ -33,12 +36,15 @@ class CongestedTolls(TrafficProblem):
             equilibrium without tolls, among the arcs in question; with revenue among the aims at least the toll from
             which nobody drives there if it is asked on all of them.
         step: tolls are multiples of this; 0 for any toll.
+        most_booths: at most so many arcs may have a toll: booths are counted as for first-best tolls, and a group with
+            a toll has one on each of its arcs. None for no limit.
         units: for emissions.
         name: shown in results.
 
     Raises:
         ModelError: no arc, one in two groups, bounds that leave nothing or are negative; revenue without an upper
-            bound, where a pair must use one of the arcs.
+            bound, where a pair must use one of the arcs; a number of booths that is no whole number of at least 1,
+            too small for any group, or given with a positive lower bound, or with several aims and no step.
         UsageError: an arc that does not exist.
     """
 
@@ -51,11 +57,15 @@ class CongestedTolls(TrafficProblem):
         lower: float = 0.0,
         upper: float | None = None,
         step: float = 0.0,
+        most_booths: int | None = None,
         units: Units | None = None,
         name: str = "congested-tolls",
     ) -> None:
         network = traffic.network
         self.names, self.groups = _groups(network, groups)
+        self.most_booths = most_booths
+        if most_booths is not None:
+            self._check_booths(most_booths, lower, several=len(aims) > 1 and not step)
         self.step = step
         self.matrix = np.zeros((len(network.arcs), len(self.groups)))
         for k, arcs in enumerate(self.groups):
@@ -67,6 +77,58 @@ class CongestedTolls(TrafficProblem):
             raise ModelError(f"Expected a step between 0 and the upper bound {most:g}, got {step!r}.")
         self.lower, self.upper = lower, most
         super().__init__(traffic, self._variables(), aims, units, name)
+
+    def _check_booths(self, most: Any, lower: float, *, several: bool) -> None:
+        if isinstance(most, bool) or not isinstance(most, int) or most < 1:
+            raise ModelError(f"Expected most_booths as a whole number of at least 1, got {most!r}.")
+        least = min(range(len(self.groups)), key=lambda k: len(self.groups[k]))
+        if len(self.groups[least]) > most:
+            raise ModelError(
+                f"A toll on group {self.names[least]!r} takes {len(self.groups[least])} booths, one for each of its "
+                f"arcs, and no group takes fewer: raise most_booths={most}, or make groups smaller."
+            )
+        if lower > 0.0:
+            raise ModelError(
+                f"A least toll of {lower:g} puts a booth on every arc: leave out lower or most_booths={most}."
+            )
+        if several:
+            raise ModelError(
+                "Several objectives go to sampling solvers, which hit tolls of exactly 0 only where tolls have steps: "
+                f"give step=..., or leave out most_booths={most}."
+            )
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Booths that a toll on each group takes, shape (variables,)."""
+        return np.array([len(arcs) for arcs in self.groups], dtype=np.int64)
+
+    def tolled(self, point: np.ndarray) -> np.ndarray:
+        """Which groups have a toll, booleans of shape (variables,); up to a billionth of the upper bound it is none."""
+        return np.asarray(point, dtype=float) * self.unit > NO_TOLL * self.upper
+
+    def booths(self, point: np.ndarray) -> int:
+        """Arcs with a toll."""
+        return int(self.sizes[self.tolled(point)].sum())
+
+    @property
+    def limited(self) -> bool:
+        """Whether not all groups may have a toll at once."""
+        return self.most_booths is not None and int(self.sizes.sum()) > self.most_booths
+
+    def restricted(self, groups: Sequence[int]) -> CongestedTolls:
+        """The same with tolls on some groups only, by their numbers, and no limit on booths."""
+        labels = self.traffic.network.labels
+        chosen = {self.names[k]: [labels[a] for a in self.groups[k]] for k in groups}
+        part = CongestedTolls(
+            self.traffic, chosen, self.aims, lower=self.lower, upper=self.upper, step=self.step, units=self.units,
+            name=self.name,
+        )  # fmt: skip
+        part.untouched = self.untouched
+        return part
+
+    def violation(self, point: np.ndarray) -> float:
+        """By how much the number of booths is exceeded, relative to it."""
+        return 0.0 if self.most_booths is None else max(0.0, self.booths(point) / self.most_booths - 1.0)
 
     def _most(self, traffic: Traffic, revenue: bool) -> float:
         flows = user_equilibrium(traffic)
@@ -136,6 +198,8 @@ class CongestedTolls(TrafficProblem):
         tolls = self.tolls(point)
         labels, before = self.traffic.network.labels, self.untouched.flow
         return {
+            "booths": self.booths(point),
+            **({} if self.most_booths is None else {"most_booths": self.most_booths}),
             "tolls": [
                 {
                     "link": labels[a],
@@ -146,7 +210,7 @@ class CongestedTolls(TrafficProblem):
                 }
                 for arcs in self.groups
                 for a in arcs
-            ]
+            ],
         }
 
 
