@@ -156,7 +156,7 @@ TESTS = ("c10_test_e200", "c100_test_e200", "in16_test_e200")
 def table(arguments: argparse.Namespace) -> None:
     """Each data set is searched on its own validation accuracy after 12 epochs, and tested after 200."""
     from bilevel_core.run import RunContext
-    from bilevel_core.solvers import sample_methods
+    from bilevel_core.solvers.sample import methods as sample_methods
 
     problems = {d: nas_bench(arguments.file, d) for d in ("cifar10", "cifar100", "imagenet16")}
     print("| evaluations | method | cifar10 | cifar100 | imagenet16 |")

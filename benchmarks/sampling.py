@@ -92,7 +92,7 @@ def reduced(problem: Any) -> Callable[[np.ndarray], float]:
     """The leader's value with the follower's answer, as a plain function, for the libraries used directly."""
     from bilevel_core.lower import LowerFailedError, respond
     from bilevel_core.oracles import make_oracle
-    from bilevel_core.solvers.sample_task import EvaluationSettings, make_evaluation
+    from bilevel_core.solvers.sample.task import EvaluationSettings, make_evaluation
 
     oracle = make_oracle(problem)
 

@@ -264,7 +264,7 @@ def _solve(
 def _resumable(problem: Problem, record: RunRecord, registry: Registry) -> tuple[str, Any, dict[str, Any]]:
     """The solver of a recorded run, made with its options, and what ``run.json`` says."""
     from bilevel_core.solvers.iterative import IterativeSolver
-    from bilevel_core.solvers.sample import SamplingSolver
+    from bilevel_core.solvers.sample.solver import SamplingSolver
 
     folder = record.folder
     request = read_request(folder)

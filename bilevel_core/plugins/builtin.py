@@ -22,43 +22,43 @@ def bilevel_solvers() -> list[SolverSpec]:
     return [
         SolverSpec(
             "kkt",
-            "bilevel_core.solvers.kkt:KKT",
+            "bilevel_core.solvers.kkt.solver:KKT",
             "exact: the follower replaced by its optimality conditions",
             priority=100,
         ),
         SolverSpec(
             "branch-and-cut",
-            "bilevel_core.solvers.branch_and_cut:BranchAndCut",
+            "bilevel_core.solvers.branch_cut.solver:BranchAndCut",
             "exact: mixed-integer linear problems whose followers have integer variables",
             priority=90,
         ),
         SolverSpec(
             "global",
-            "bilevel_core.solvers.global_solver:Global",
+            "bilevel_core.solvers.global_search.solver:Global",
             "exact: nonconvex, integer or multiplier-free followers, by value-function cuts and subdivision",
             priority=80,
         ),
         SolverSpec(
             "auxiliary",
-            "bilevel_core.solvers.auxiliary:Auxiliary",
+            "bilevel_core.solvers.auxiliary.solver:Auxiliary",
             "local: descent along a joint direction that keeps the follower optimal",
             priority=50,
         ),
         SolverSpec(
             "trust-region",
-            "bilevel_core.solvers.trust_region:TrustRegion",
+            "bilevel_core.solvers.trust_region.solver:TrustRegion",
             "local: a model of the problem minimised in a region that grows while the model is right",
             priority=40,
         ),
         SolverSpec(
             "hypergradient",
-            "bilevel_core.solvers.hypergradient:HypergradientDescent",
+            "bilevel_core.solvers.hypergradient.solver:HypergradientDescent",
             "local: L-BFGS, Adam or SGD on the derivative through the follower's answer",
             priority=60,
         ),
         SolverSpec(
             "penalty",
-            "bilevel_core.solvers.penalty:Penalty",
+            "bilevel_core.solvers.penalty.solver:Penalty",
             "local: the follower's optimality penalised, with a weight that rises",
             priority=30,
         ),
@@ -84,7 +84,7 @@ def _sampling() -> list[SolverSpec]:
     return [
         SolverSpec(
             f"sample.{name}",
-            f"bilevel_core.solvers.sample_methods:{attribute}",
+            f"bilevel_core.solvers.sample.methods:{attribute}",
             f"sampling: {summary}",
             install=install,
             priority=-10,

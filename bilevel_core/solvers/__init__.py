@@ -1,4 +1,4 @@
-"""Solvers: one file each. They choose reductions and backends, and never verify themselves."""
+"""Solvers: one file or one folder each. They choose reductions and backends, and never verify themselves."""
 
 from bilevel_core.solvers.base import Accepted, Refused, Solver
 

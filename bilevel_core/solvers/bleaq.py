@@ -11,8 +11,8 @@ from bilevel_core.sampling.archive import Levels
 from bilevel_core.sampling.bleaq import BleaqSampler
 from bilevel_core.solvers.base import Accepted, Refused
 from bilevel_core.solvers.descent import option
-from bilevel_core.solvers.sample_methods import Starting, at_least
-from bilevel_core.solvers.sample_task import Evaluation
+from bilevel_core.solvers.sample.methods import Starting, at_least
+from bilevel_core.solvers.sample.task import Evaluation
 from bilevel_core.traits import Traits
 
 MOST = 300

@@ -26,7 +26,7 @@ from bilevel_core.solvers.single_level import pick
 from bilevel_core.traits import derive_traits
 
 if TYPE_CHECKING:
-    from bilevel_core.solvers.kkt import KKT
+    from bilevel_core.solvers.kkt.solver import KKT
 
 AGREEMENT = 1e-5
 """Relative difference between the search's value and the worst answer's at its x that is put down to tolerances."""

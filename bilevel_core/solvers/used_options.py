@@ -102,10 +102,10 @@ HYPERGRADIENT = (
     with_choice("mode", ("neumann", "unroll"), "hypergradient_steps"),
     with_choice("mode", ("cg", "minres", "neumann", "nystrom", "fixed-point", "dense"), "damping", "curvature"),
 )
-"""Of `bilevel_core.solvers.hypergradient.HypergradientDescent`."""
+"""Of `bilevel_core.solvers.hypergradient.solver.HypergradientDescent`."""
 
 AUXILIARY = (*DESCENT, for_form("algebraic", "max_leaps"))
-"""Of `bilevel_core.solvers.auxiliary.Auxiliary`."""
+"""Of `bilevel_core.solvers.auxiliary.solver.Auxiliary`."""
 
 
 def _with_bounds(solver: Any, form: str | None) -> bool:
@@ -121,4 +121,4 @@ KKT = (
     with_choice("complementarity", ("sos1", "indicator", "bigm", "strong-duality"), "gap"),
     with_choice("complementarity", ("relaxed", "penalised"), "starts"),
 )
-"""Of `bilevel_core.solvers.kkt.KKT`."""
+"""Of `bilevel_core.solvers.kkt.solver.KKT`."""

@@ -242,7 +242,7 @@ def resume_equals_uninterrupted(runner: Runner, case: Case) -> None:
     """A run that is stopped and goes on from its checkpoint ends as one that was never stopped, bit by bit."""
     from bilevel_core.run.checkpoint import loads
     from bilevel_core.solvers.iterative import IterativeSolver
-    from bilevel_core.solvers.sample import SamplingSolver
+    from bilevel_core.solvers.sample.solver import SamplingSolver
 
     if not issubclass(runner.factory, IterativeSolver | SamplingSolver):
         raise NotApplicable(f"{runner.name} keeps no checkpoints to go on from")

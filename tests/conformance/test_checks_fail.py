@@ -14,7 +14,7 @@ import pytest
 import bilevel_core as bl
 from bilevel_core import Claim, Termination
 from bilevel_core.solvers.assemble import without_point
-from bilevel_core.solvers.hypergradient import HypergradientDescent
+from bilevel_core.solvers.hypergradient.solver import HypergradientDescent
 from bilevel_core.testing import Failed, NotApplicable, solver_checks
 from bilevel_core.testing.enumeration import draw
 from bilevel_core.testing.runner import Runner, case_of

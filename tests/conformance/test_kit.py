@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 import bilevel_core as bl
-from bilevel_core.solvers.hypergradient import HypergradientDescent
-from bilevel_core.solvers.kkt import KKT
-from bilevel_core.solvers.sample_methods import Grid
+from bilevel_core.solvers.hypergradient.solver import HypergradientDescent
+from bilevel_core.solvers.kkt.solver import KKT
+from bilevel_core.solvers.sample.methods import Grid
 from bilevel_core.testing import (
     Failed,
     NotApplicable,

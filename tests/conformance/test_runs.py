@@ -12,7 +12,7 @@ import pytest
 
 from bilevel_core.plugins.registry import get_registry
 from bilevel_core.solvers.iterative import IterativeSolver
-from bilevel_core.solvers.sample import SamplingSolver
+from bilevel_core.solvers.sample.solver import SamplingSolver
 from bilevel_core.testing import NotApplicable, solver_checks
 from bilevel_core.testing.problems import OTHER_FORMS
 from bilevel_core.testing.runner import Case, Runner, case_of

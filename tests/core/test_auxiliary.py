@@ -12,8 +12,8 @@ import bilevel_core as bl
 from bilevel_core.hypergradients import OptimalitySystem, reduced_gradient
 from bilevel_core.lower import respond
 from bilevel_core.oracles.algebraic import AlgebraicOracle
-from bilevel_core.solvers.auxiliary_program import AuxiliaryProgram, Direction
-from bilevel_core.solvers.auxiliary_search import bracketed, breakpoints
+from bilevel_core.solvers.auxiliary.program import AuxiliaryProgram, Direction
+from bilevel_core.solvers.auxiliary.search import bracketed, breakpoints
 from tests.core.models import bard_511, quadratic_follower, tied_follower
 
 
@@ -176,7 +176,7 @@ def test_a_flat_stretch_is_left_by_a_trust_region_step_and_said() -> None:
     oracle = AlgebraicOracle(problem)
     oracle.x_start = np.array([8.0])
     from bilevel_core.run import RunContext
-    from bilevel_core.solvers.auxiliary import Auxiliary
+    from bilevel_core.solvers.auxiliary.solver import Auxiliary
 
     solver = Auxiliary()
     state = solver.init(oracle, np.array([8.0]), RunContext())

@@ -179,7 +179,7 @@ def test_an_infimum_that_is_not_attained_is_refused_and_approached_on_request() 
 
 
 def verdict(m: Any, **options: Any) -> Any:
-    from bilevel_core.solvers.branch_and_cut import BranchAndCut
+    from bilevel_core.solvers.branch_cut.solver import BranchAndCut
     from bilevel_core.traits import derive_traits
 
     p = bl.PyomoProblem(m)

@@ -17,7 +17,7 @@ from bilevel_core.backends.scip import Scip
 from bilevel_core.plugins.registry import get_registry
 from bilevel_core.program import BilevelProgram
 from bilevel_core.reductions.fritz_john import FritzJohn
-from bilevel_core.solvers import global_tree
+from bilevel_core.solvers.global_search import tree as global_tree
 
 from .polynomials import Case, random_case
 

@@ -13,9 +13,9 @@ import pytest
 import bilevel_core as bl
 from bilevel_core.choose import find_solver, options_with
 from bilevel_core.plugins.registry import get_registry
-from bilevel_core.solvers.hypergradient import HypergradientDescent
-from bilevel_core.solvers.kkt import KKT
-from bilevel_core.solvers.sample_methods import Random
+from bilevel_core.solvers.hypergradient.solver import HypergradientDescent
+from bilevel_core.solvers.kkt.solver import KKT
+from bilevel_core.solvers.sample.methods import Random
 
 
 def problem() -> Any:
@@ -39,7 +39,7 @@ class Fewest(Random):
 
 def test_a_class_and_an_instance_do_what_the_name_does() -> None:
     by_name = bl.solve(problem(), "kkt")
-    for given in (KKT, KKT(), "bilevel_core.solvers.kkt:KKT"):
+    for given in (KKT, KKT(), "bilevel_core.solvers.kkt.solver:KKT"):
         result = bl.solve(problem(), given)
         assert (result.status, result.upper_objective) == (by_name.status, by_name.upper_objective)
         assert result.options == by_name.options

@@ -12,7 +12,7 @@ import bilevel_core as bl
 from bilevel_core.plugins.registry import get_registry
 from bilevel_core.run import Event
 from bilevel_core.solvers.base import Accepted
-from bilevel_core.solvers.global_solver import SMALL, Global
+from bilevel_core.solvers.global_search.solver import SMALL, Global
 
 from .models import bard_511, quadratic_follower, tied_follower
 

@@ -36,7 +36,7 @@ def test_a_stop_while_bounds_are_derived() -> None:
 
 def test_no_time_for_bounds_is_no_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     """That no bounds were found in time does not mean that there are none."""
-    from bilevel_core.solvers import global_bounds
+    from bilevel_core.solvers.global_search import bounds as global_bounds
 
     original = global_bounds._derived  # pyright: ignore[reportPrivateUsage]
 

@@ -15,8 +15,8 @@ from bilevel_core.backends.scip import Scip
 from bilevel_core.errors import BackendError
 from bilevel_core.program import Function, Level, Program, Row, Variable
 from bilevel_core.run import RunContext
-from bilevel_core.solvers.kkt import KKT
-from bilevel_core.solvers.kkt_backend import Solves
+from bilevel_core.solvers.kkt.backend import Solves
+from bilevel_core.solvers.kkt.solver import KKT
 from bilevel_core.solvers.units import Unit
 
 from .models import bard_511

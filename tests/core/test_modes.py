@@ -11,8 +11,8 @@ import pytest
 import bilevel_core as bl
 from bilevel_core.plugins.registry import get_registry
 from bilevel_core.run import RunContext
-from bilevel_core.solvers.kkt import KKT
-from bilevel_core.solvers.kkt_local import LocalRun
+from bilevel_core.solvers.kkt.local import LocalRun
+from bilevel_core.solvers.kkt.solver import KKT
 
 from .models import bard_511, quadratic_follower
 

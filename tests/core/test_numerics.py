@@ -220,9 +220,9 @@ def test_auto_goes_on_with_another_backend_when_one_fails(monkeypatch: pytest.Mo
 
     m = steep_leader()
     wanted = bl.solve(m, options=MODES[1]).upper_objective
-    monkeypatch.setattr("bilevel_core.solvers.kkt_exact.polish", lambda *args: None)
+    monkeypatch.setattr("bilevel_core.solvers.kkt.exact.polish", lambda *args: None)
     monkeypatch.setattr(Highs, "_solve", fail)
-    monkeypatch.setattr("bilevel_core.solvers.kkt_exact.derive_bounds", lambda *args: [PairBounds(1e3, 1e3)] * 3)
+    monkeypatch.setattr("bilevel_core.solvers.kkt.exact.derive_bounds", lambda *args: [PairBounds(1e3, 1e3)] * 3)
     r = bl.solve(m, options=MODES[1], verify=False)
     assert r.upper_objective == pytest.approx(wanted, abs=1e-4)
     assert "scip" in r.versions

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 import bilevel_core as bl
-from bilevel_core.solvers.auxiliary import Auxiliary
-from bilevel_core.solvers.hypergradient import HypergradientDescent
-from bilevel_core.solvers.kkt import KKT
-from bilevel_core.solvers.penalty import Penalty
-from bilevel_core.solvers.trust_region import TrustRegion
+from bilevel_core.solvers.auxiliary.solver import Auxiliary
+from bilevel_core.solvers.hypergradient.solver import HypergradientDescent
+from bilevel_core.solvers.kkt.solver import KKT
+from bilevel_core.solvers.penalty.solver import Penalty
+from bilevel_core.solvers.trust_region.solver import TrustRegion
 from bilevel_core.solvers.used_options import AUXILIARY, HYPERGRADIENT, Only, check
 from bilevel_core.solvers.used_options import KKT as OF_KKT
 

@@ -15,9 +15,9 @@ from bilevel_core.plugins.registry import get_registry
 from bilevel_core.result import Claim, Termination, Verdict
 from bilevel_core.run import RunContext
 from bilevel_core.solvers.base import Accepted, Refused
-from bilevel_core.solvers.penalty import Penalty
-from bilevel_core.solvers.penalty_alternating import alternate
-from bilevel_core.solvers.penalty_system import product, search_around, system_of
+from bilevel_core.solvers.penalty.alternating import alternate
+from bilevel_core.solvers.penalty.solver import Penalty
+from bilevel_core.solvers.penalty.system import product, search_around, system_of
 from bilevel_core.solvers.violation import leader_violation
 from bilevel_core.traits import derive_traits
 

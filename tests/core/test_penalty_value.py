@@ -11,8 +11,8 @@ import bilevel_core as bl
 from bilevel_core.result import Claim, Termination
 from bilevel_core.run import RunContext
 from bilevel_core.solvers.iterative import CutShortError
-from bilevel_core.solvers.penalty import Penalty
-from bilevel_core.solvers.penalty_minimise import minimise
+from bilevel_core.solvers.penalty.minimise import minimise
+from bilevel_core.solvers.penalty.solver import Penalty
 
 torch = pytest.importorskip("torch")
 

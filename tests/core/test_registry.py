@@ -42,7 +42,7 @@ def test_a_stranger_with_the_name_of_a_builtin_plugin(install: Install) -> None:
 def test_our_names_cannot_be_taken(install: Install) -> None:
     install("aaa-first", GOOD.format(name="kkt"))
     registry = get_registry(fresh=True)
-    assert registry.solvers["kkt"].factory == "bilevel_core.solvers.kkt:KKT"
+    assert registry.solvers["kkt"].factory == "bilevel_core.solvers.kkt.solver:KKT"
     assert any("'kkt'" in w and "aaa-first" in w and "bilevel is used" in w for w in registry.warnings)
     check_builtins(registry)
 

@@ -17,9 +17,9 @@ from bilevel_core.plugins.registry import get_registry
 from bilevel_core.problems.base import as_problem
 from bilevel_core.result import Claim, Termination
 from bilevel_core.run import RunContext
-from bilevel_core.solvers.trust_region import TrustRegion
-from bilevel_core.solvers.trust_region_bilevel import BilevelState
-from bilevel_core.solvers.trust_region_model import Region, build, convex_part, exact_lower, solve
+from bilevel_core.solvers.trust_region.bilevel import BilevelState
+from bilevel_core.solvers.trust_region.model import Region, build, convex_part, exact_lower, solve
+from bilevel_core.solvers.trust_region.solver import TrustRegion
 from bilevel_core.traits import derive_traits
 
 from .models import bard_511, tied_follower

@@ -15,8 +15,8 @@ from bilevel_core.plugins.registry import get_registry
 from bilevel_core.problems.base import as_problem
 from bilevel_core.result import Claim
 from bilevel_core.run import RunContext
-from bilevel_core.solvers.trust_region import TrustRegion
-from bilevel_core.solvers.trust_region_reduced import QuasiNewton, bounded_step
+from bilevel_core.solvers.trust_region.reduced import QuasiNewton, bounded_step
+from bilevel_core.solvers.trust_region.solver import TrustRegion
 
 torch: Any = pytest.importorskip("torch")
 

@@ -12,7 +12,7 @@ import pytest
 import bilevel_core as bl
 from bilevel_core.plugins.registry import get_registry
 from bilevel_core.solvers.base import Refused
-from bilevel_core.solvers.kkt import KKT
+from bilevel_core.solvers.kkt.solver import KKT
 from bilevel_core.verification import check
 
 from .models import bard_511, quadratic_follower, tied_follower

@@ -15,7 +15,7 @@ import bilevel_core as bl
 from bilevel_core.errors import UsageError
 from bilevel_core.result import Claim, Status
 from bilevel_core.run import RunContext
-from bilevel_core.solvers import sample_methods
+from bilevel_core.solvers.sample import methods as sample_methods
 from bilevel_nas.spaces import find_space
 from bilevel_nas.table import TabularProblem, any_table, nas_bench, read_table
 

@@ -325,8 +325,8 @@ def test_when_the_time_is_over_not_all_of_the_best_points_are_solved_again(monke
         asked.append(outcome.index)
         return dataclasses.replace(outcome, score=dataclasses.replace(outcome.score, objectives=(1e9,)))
 
-    monkeypatch.setattr("bilevel_core.solvers.sample_algebraic.AlgebraicEvaluation.confirm", worse)
-    monkeypatch.setattr("bilevel_core.solvers.sample_result.GRACE", 0.0)
+    monkeypatch.setattr("bilevel_core.solvers.sample.algebraic.AlgebraicEvaluation.confirm", worse)
+    monkeypatch.setattr("bilevel_core.solvers.sample.result.GRACE", 0.0)
 
     def run(**limits: Any) -> bl.Result:
         return bl.solve(library("smd/smd3"), "sample.random", {"lower_solves": 12}, verify=False, **limits)

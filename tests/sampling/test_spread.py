@@ -18,8 +18,8 @@ import bilevel_core as bl
 from bilevel_core.plugins.registry import get_registry
 from bilevel_core.run.executors import ProcessExecutor, WorkerDiedError
 from bilevel_core.run.record import RunRecord
-from bilevel_core.solvers.sample_send import reference_to
-from bilevel_core.solvers.sample_task import EvaluationSettings
+from bilevel_core.solvers.sample.send import reference_to
+from bilevel_core.solvers.sample.task import EvaluationSettings
 
 from . import problems
 from .test_search import outcome

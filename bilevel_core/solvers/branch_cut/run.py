@@ -31,7 +31,7 @@ from bilevel_core.solvers.branch_cut.scip_tree import ScipTree
 from bilevel_core.solvers.single_level import pick
 
 if TYPE_CHECKING:
-    from bilevel_core.solvers.branch_and_cut import BranchAndCut
+    from bilevel_core.solvers.branch_cut.solver import BranchAndCut
 
 CLAIM_GAP = 1e-6
 """A point is called optimal when the proven bound is this close (relative, at least absolute)."""

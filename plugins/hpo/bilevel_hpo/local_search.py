@@ -23,7 +23,7 @@ from bilevel_core.lower import LowerSettings, Response, respond
 from bilevel_core.oracles import Oracle
 from bilevel_core.result import Termination
 from bilevel_core.run import RunContext
-from bilevel_core.solvers.auxiliary_search import Line, Trial, bracketed
+from bilevel_core.solvers.auxiliary.search import Line, Trial, bracketed
 from bilevel_core.solvers.base import Accepted, Refused
 from bilevel_core.solvers.descent import LOOSE, option, projected, refused
 from bilevel_core.solvers.iterative import Candidate, CutShortError, IterativeSolver, State, Stop, give_up

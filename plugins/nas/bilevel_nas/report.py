@@ -187,7 +187,7 @@ def baseline(solver: Supernet, problem: ArchitectureProblem, context: RunContext
     wanted = solver.beside if solver.beside != "problem" else problem.beside
     if wanted != "random" or context.stopped or context.expired:
         return {}
-    from bilevel_core.solvers.sample_methods import Random
+    from bilevel_core.solvers.sample.methods import Random
 
     context.report("phase", message="random search at the same budget, for comparison")
     trials = max(1, int(passes // problem.passes(problem.settings.epochs)))

@@ -1,0 +1,1 @@
+"""`global`: nonconvex followers to proven optimality, by relaxations that points of the follower refine."""

@@ -1,0 +1,1 @@
+"""`sample.*`: the leader sampled, the follower solved to optimality at each point."""
