@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import math
 import os
 import platform
 import time
@@ -16,11 +15,11 @@ from concurrent.futures import Executor
 from typing import Any
 
 import bilevel_core
+from bilevel_core.certify import certificate_of, claimed_gap
 from bilevel_core.choose import Classification, build_solver, classification, options_with
 from bilevel_core.errors import MissingError, UsageError
 from bilevel_core.plugins.registry import Registry, get_registry
-from bilevel_core.problems.base import AlgebraicProblem, DifferentiableProblem, Problem, as_problem
-from bilevel_core.problems.nested import NestedProblem
+from bilevel_core.problems.base import Problem, as_problem
 from bilevel_core.result import Certificate, Claim, Result, Termination, Verdict
 from bilevel_core.run import Callback, Event, RunContext
 from bilevel_core.run.checkpoint import read
@@ -36,8 +35,7 @@ from bilevel_core.run.record import (
     read_result,
 )
 from bilevel_core.solvers.base import Solver
-from bilevel_core.verification import CHECK_LIMIT, check
-from bilevel_core.verification.nested import check_nested
+from bilevel_core.verification import CHECK_LIMIT
 
 LEAST_CHECK = 5.0
 """Seconds that the check after a run may take, however short the run's limit."""
@@ -212,11 +210,11 @@ def verify(
             raise UsageError("A result brings its own y: leave the third argument out.")
         if not x.has_point:
             raise UsageError(f"The result holds no point to check: it ended {x.termination}.")
-        response, gap = str(x.options.get("response", "optimistic")), _claimed_gap(x)
+        response, gap = str(x.options.get("response", "optimistic")), claimed_gap(x)
         x, y, claim = x.x, x.y, x.claim
     if y is None:
         raise UsageError("Expected y, the followers' values by name, as third argument.")
-    return _certificate(problem, x, y, claim, None, response, time_limit, gap)
+    return certificate_of(problem, x, y, claim, None, response, time_limit, gap)
 
 
 def classify(problem: Any) -> Classification:
@@ -335,74 +333,13 @@ def _with_check(problem: Problem, result: Result, context: RunContext, *, verify
             if context.time_limit is not None
             else max(CHECK_LIMIT, context.elapsed)
         )
-        certificate = _certificate(
-            problem, result.x, result.y, result.claim, context, response, limit, _claimed_gap(result)
+        certificate = certificate_of(
+            problem, result.x, result.y, result.claim, context, response, limit, claimed_gap(result)
         )
     except KeyboardInterrupt:
         certificate = Certificate(Verdict.UNVERIFIABLE, reason="The check was interrupted.")
         result = dataclasses.replace(result, termination=Termination.STOPPED_BY_USER)
     return dataclasses.replace(result, certificate=certificate)
-
-
-def _claimed_gap(result: Result) -> float:
-    """How far from optimal a result's point may be by the bound that comes with it."""
-    if result.bound is None or result.upper_objective is None or not math.isfinite(result.bound):
-        return 0.0
-    return abs(result.upper_objective - result.bound)
-
-
-def _certificate(
-    problem: Problem,
-    x: Mapping[str, Any],
-    y: Mapping[str, Any],
-    claim: Claim,
-    context: RunContext | None,
-    response: str,
-    time_limit: float | None,
-    gap: float = 0.0,
-) -> Certificate:
-    if isinstance(problem, AlgebraicProblem):
-        run = None if context is None else context.map
-        point = problem.vector(x, y)
-        certificate = check(problem, point, claim=claim, gap=gap, run=run, response=response, time_limit=time_limit)
-    elif isinstance(problem, DifferentiableProblem):
-        certificate = _differentiable_certificate(problem, x, y, time_limit)
-    elif isinstance(problem, NestedProblem):
-        certificate = check_nested(problem, x, y)
-    else:
-        return Certificate(Verdict.UNVERIFIABLE, reason=f"There is no check for {problem.form} problems.")
-    return _with_more_checks(problem, x, y, certificate, get_registry())
-
-
-def _differentiable_certificate(
-    problem: Problem, x: Mapping[str, Any], y: Mapping[str, Any], time_limit: float | None
-) -> Certificate:
-    # Torch is imported only where a problem is made of it.
-    from bilevel_core.problems.torch import TorchProblem
-    from bilevel_core.verification.differentiable import LocalTolerances, check_differentiable
-
-    if not isinstance(problem, TorchProblem):
-        kind = type(problem).__name__
-        return Certificate(Verdict.UNVERIFIABLE, reason=f"There is no check for problems of type {kind}.")
-    tolerances = LocalTolerances.of(problem.y_layout.dtype)
-    if time_limit is not None:
-        tolerances = dataclasses.replace(tolerances, time_limit=min(tolerances.time_limit, time_limit))
-    return check_differentiable(problem, x, y, tolerances)
-
-
-def _with_more_checks(
-    problem: Problem, x: Mapping[str, Any], y: Mapping[str, Any], certificate: Certificate, registry: Registry
-) -> Certificate:
-    """Checks that plugins bring: one that objects refutes; one that breaks is switched off and says nothing."""
-    for name, spec in list(registry.checks.items()):
-        try:
-            objection = str(spec.load()(problem, x, y) or "")
-        except Exception as error:  # noqa: BLE001 - a plugin's failure must cost only itself
-            registry.manager.fail(registry.owners["checks", name], error, f"its check {name!r} failed")
-            continue
-        if objection and certificate.verdict is not Verdict.REFUTED:
-            certificate = dataclasses.replace(certificate, verdict=Verdict.REFUTED, reason=f"{name}: {objection}")
-    return certificate
 
 
 def _hook_callback(registry: Registry) -> tuple[Callback, ...]:
