@@ -240,3 +240,19 @@ def test_from_the_command_line(cli: Call) -> None:
     done = cli("solve", "toll/congested", "-p", "network=braess", "-p", "pairs=3")
     assert done.code == 2
     assert "pairs" in done.err
+
+
+def test_fixed_costs_do_not_move_the_bound_of_total_time() -> None:
+    """Times 1 + v and 2 + v, 4 users, 3 to pay on the first road already: 9/4 and 7/4 take least time, 13.875."""
+    roads = Network(
+        [
+            Arc("o", "d", 1.0, capacity=1.0, b=1.0, power=1.0),
+            Arc("o", "m", 2.0, capacity=2.0, b=1.0, power=1.0),
+            Arc("m", "d", 0.0),
+        ]
+    )
+    traffic = Traffic(roads, [Demand("o", "d", 4.0)], fixed=np.array([3.0, 0.0, 0.0]))
+    result = bl.solve(CongestedTolls(traffic, ["o-m", "o-d"], upper=10.0))
+    assert result.upper_objective == pytest.approx(13.875, rel=1e-9)  # v (1 + v) + (4 - v) (6 - v) at v = 9/4
+    assert result.bound == pytest.approx(13.875, rel=1e-9)
+    assert result.claim == "global"

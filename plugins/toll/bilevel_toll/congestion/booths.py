@@ -22,7 +22,7 @@ from itertools import combinations
 import numpy as np
 
 from bilevel_toll.congestion.asking import Asker, EndError, Task
-from bilevel_toll.congestion.equilibrium import user_equilibrium
+from bilevel_toll.congestion.equilibrium import least_time
 from bilevel_toll.congestion.fan import Fan
 from bilevel_toll.congestion.search import SAME, Progress, Search
 from bilevel_toll.congestion.sparse import sparse_tolls
@@ -271,7 +271,7 @@ class BoothSearch:
         """
         if self.problem.aims[0] != "time" or self.progress.optimal:
             return []
-        optimum = user_equilibrium(self.problem.traffic, system=True, start=self.problem.untouched)
+        optimum, _ = least_time(self.problem.traffic, self.problem.untouched)
         self.progress.counts["lower_solves"] += 1
         by_booths: dict[int, Wanted] = {}
         for point in sparse_tolls(self.problem, optimum):
@@ -352,7 +352,7 @@ class BoothSearch:
         """Iterated local search: toll some more groups, drop as many as that takes, exchange; keep what is better."""
         marginal = 0.5 * self.problem.bounds[1]
         if self.problem.aims[0] != "revenue":
-            optimum = user_equilibrium(self.problem.traffic, system=True, start=self.problem.untouched)
+            optimum, _ = least_time(self.problem.traffic, self.problem.untouched)
             self.progress.counts["lower_solves"] += 1
             marginal = np.minimum(self.problem.marginal(optimum), self.problem.bounds[1])
         rounds = self.progress.options.perturbations

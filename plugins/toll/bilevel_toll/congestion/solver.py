@@ -1,7 +1,7 @@
 """`toll-design`: tolls or capacities against user equilibrium, by derivatives from several starts and a polish.
 
 Good at: smooth pieces, tens of variables, a few dozen equilibria in all. Bad at: proving anything: the function has
-kinks where routes come into use, and several local minima. Only total time has a bound, that of the system optimum.
+kinks where routes come into use, and several local minima. Only total time has a bound, that of the best flows.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def _assemble(progress: Progress, ended: bool) -> Result:
     claim, notes = Claim.FEASIBLE, list[str]()
     if progress.optimal:
         claim = Claim.GLOBAL
-        notes.append("The total time is that of the system optimum: no tolls do better.")
+        notes.append("The total time is the least there can be, up to one part in a million: no tolls do better.")
     elif _stationary(problem, x, flows, value):
         claim = Claim.STATIONARY
     if claim is not Claim.GLOBAL:
