@@ -256,3 +256,13 @@ def test_fixed_costs_do_not_move_the_bound_of_total_time() -> None:
     assert result.upper_objective == pytest.approx(13.875, rel=1e-9)  # v (1 + v) + (4 - v) (6 - v) at v = 9/4
     assert result.bound == pytest.approx(13.875, rel=1e-9)
     assert result.claim == "global"
+
+
+@pytest.mark.parametrize(("given", "solves"), [({}, 7), ({"most_booths": 2}, 40)])
+def test_steps_are_kept_when_the_budget_ends_a_run(given: dict[str, int], solves: int) -> None:
+    problem = CongestedTolls(braess(), braess().network.labels, upper=60.0, step=1.0, **given)
+    result = bl.solve(problem, options={"solves": solves})
+    assert result.termination == "iteration-limit"
+    assert result.counts["lower_solves"] <= solves
+    assert result.upper_objective < 552.0  # without tolls
+    assert all(float(v) == round(float(v)) for v in result.x.values())

@@ -147,6 +147,7 @@ class Search:
         pool = self._pool()
         if self._optimal() and not self.whole:
             return
+        self._nearest()
         self._global(pool)
         # No toll first: it is what planners compare with, and seldom far from a good one. Then the best.
         first = 1 + len(self.given)
@@ -160,6 +161,14 @@ class Search:
             self._round()
 
     # Asking.
+
+    def _nearest(self) -> None:
+        """With whole variables, try the whole point beside the best: a run that is cut short has found that."""
+        if not self.whole or not self.real or self.best is None:
+            return
+        value, x = self.best
+        if self.progress.found is None or value < self.progress.found[0]:
+            self._value(np.clip(np.round(x), self.lower, self.upper), final=True)
 
     def _value(self, x: np.ndarray, *, final: bool = False) -> float:
         """The objective; with whole variables only points that are whole count as found."""
@@ -192,6 +201,7 @@ class Search:
         try:
             for way in ways:
                 self.progress.take(way, self._tell)
+                self._nearest()
                 if self._optimal():
                     break
         finally:
