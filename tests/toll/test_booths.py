@@ -265,7 +265,38 @@ def test_tolls_under_congestion_are_checked(cli: Call, tmp_path: Path) -> None:
         (("arcs=a-b,s-a", "step=1"), "0.5 on s-a is no multiple of the step 1"),
         (("arcs=a-b,s-a", "lower=1"), "0.5 on s-a is not between 1 and 60"),
     ):
-        done = cli(*asked, *(text for p in given for text in ("-p", p)))
-        assert done.code == 2
-        assert said in done.err
+        done = cli(*asked, *(text for p in given for text in ("-p", p)), "-f", "json")
+        assert done.code == 5
+        told = json.loads(done.out)
+        assert [said in text for text in told["faults"]] == [True]
+        assert not told["verified"]
+    file.write_text("link,toll\na-b,61\ns-a,0.5\n")
+    told = json.loads(cli(*asked, "-p", "arcs=a-b", "-p", "step=2", "-f", "json").out)
+    assert len(told["faults"]) == 3  # all are named: not tollable, above the bound, between steps
+    file.write_text("link,toll\na-c,1\n")
+    assert cli(*asked, "-p", "arcs=all").code == 2
     assert cli("toll", "check", "toll/design", "tolls.csv").code == 2
+
+
+def test_flows_and_revenues_in_a_file_are_checked(cli: Call, tmp_path: Path) -> None:
+    given = ("-p", "arcs=s-a", "-p", "upper=60")
+    assert cli("toll", "design", "braess", *given, "--out", ".").code == 0
+    file = tmp_path / "tolls.csv"
+    true = file.read_text()
+    asked = ("toll", "check", "congested", "tolls.csv", "-p", "network=braess", *given)
+    done = cli(*asked, "-f", "json")
+    assert done.code == 0, done.out
+    assert json.loads(done.out)["verified"]
+    lines = [line.split(",") for line in true.splitlines()]
+    for column, value, code, said in (
+        ("flow", "3.0", 5, "the flow of arc s-a is said to be 3 and is 2.46154"),
+        ("revenue", "50", 5, "the revenue of arc s-a is said to be 50 and is 45.1282"),
+        ("revenue", "", 0, ""),
+        ("flow", "many", 2, ":2: expected a number for flow"),
+    ):
+        changed = [list(fields) for fields in lines]
+        changed[1][lines[0].index(column)] = value
+        file.write_text("\n".join(",".join(fields) for fields in changed))
+        done = cli(*asked)
+        assert done.code == code, done.out
+        assert said in done.out + done.err

@@ -12,6 +12,7 @@ from bilevel_core.errors import UsageError
 from bilevel_core.report import table
 from bilevel_toll.commands.base import (
     LIMIT,
+    NOT_VERIFIED,
     Folder,
     Form,
     Listing,
@@ -89,6 +90,7 @@ def check(
     """Audit tolls: every user's route is computed from scratch, and revenue given for all rules about ties.
 
     With the problem `congested` and its parameters, tolls under congestion: -p network=... -p arcs=... as for design.
+    Tolls that are not allowed, and flows or revenues in the file that are not true, are named: exit code 5.
     """
     from bilevel_toll.tollfile import read_tolls
 
@@ -131,15 +133,19 @@ def check(
 
 
 def _check_congested(reference: str, found: Any, path: Path, form: Listing) -> None:
-    from bilevel_toll.congestion.audit import audit, point_of
+    from bilevel_toll.congestion.audit import audit
     from bilevel_toll.congestion.tolls import CongestedTolls
-    from bilevel_toll.tollfile import read_tolls
+    from bilevel_toll.tollfile import read_told, read_tolls
 
     if not isinstance(found, CongestedTolls):
         raise UsageError(f"{reference!r} has no tolls to check: give a toll problem, or `congested` with its network.")
-    figures, shifts = audit(found, point_of(found, read_tolls(path, found.traffic.network), path))
+    network = found.traffic.network
+    figures, shifts = audit(found, read_tolls(path, network), read_told(path, network))
     told = figures | ({"shifts": shifts} if form is Listing.JSON else {})
-    echo(told, form, ["", "all tolls changed by a share", *table(shifts)])
+    wrong = [f"fault  {text}" for text in figures["faults"]]
+    echo(told, form, [*([""] if wrong else []), *wrong, "", "all tolls changed by a share", *table(shifts)])
+    if wrong:
+        raise typer.Exit(NOT_VERIFIED)
     if not figures["converged"]:
         raise typer.Exit(LIMIT)
 
