@@ -200,6 +200,27 @@ def test_booths_through_an_executor() -> None:
     executor.shutdown()
 
 
+class Busy(Borrowed):
+    """Never comes to a task."""
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        busy: Future[Any] = Future()
+        busy.set_running_or_notify_cancel()
+        return busy
+
+
+def test_a_run_ends_without_those_that_do_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bilevel_toll.congestion.fan.PATIENCE", 0.1)
+    problem = CongestedTolls(braess(), ["s-a"], upper=60.0)
+    executor = Busy()
+    late = bl.solve(
+        problem, executor=executor, callbacks=[lambda e: e.kind == "phase" and "derivatives" in e.data["message"]]
+    )
+    executor.shutdown()
+    assert late.termination == "stopped-by-user"
+    assert late.upper_objective == pytest.approx(523.8, abs=20.0)  # of the first points, which nobody else computes
+
+
 def test_in_processes_and_when_one_dies() -> None:
     problem = congested_tolls(arcs=("3",), pairs=40)
     options = {"starts": 2, "random": 0}
