@@ -150,6 +150,8 @@ def test_what_it_cannot_work_with() -> None:
         CongestedTolls(braess(), labels, ("time", "revenue"), upper=20.0, most_booths=2)
     with pytest.raises(bl.UsageError, match="perturbations is for problems with most_booths"):
         bl.solve(CongestedTolls(braess(), labels, upper=20.0), options={"perturbations": 3})
+    with pytest.raises(bl.UsageError, match="fewer than tollable arcs"):
+        bl.solve(CongestedTolls(braess(), labels, upper=20.0, most_booths=5), options={"perturbations": 3})
     several = CongestedTolls(braess(), labels, ("time", "revenue"), upper=20.0, most_booths=2, step=10.0)
     assert several.violation(np.array([1.0, 1.0, 1.0, 0.0, 0.0])) == pytest.approx(0.5)
 

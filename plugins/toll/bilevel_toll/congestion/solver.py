@@ -80,9 +80,8 @@ class TollDesign(Solver):
             raise UsageError(
                 f"The problem has {len(problem.aims)} objectives, and this solver takes one: use sample.nsga2."
             )
-        limited = isinstance(problem, CongestedTolls) and problem.most_booths is not None
-        if self.perturbations >= 0 and not limited:
-            raise UsageError("perturbations is for problems with most_booths: leave it out.")
+        if self.perturbations >= 0 and not (isinstance(problem, CongestedTolls) and problem.limited):
+            raise UsageError("perturbations is for problems with most_booths, fewer than tollable arcs: leave it out.")
         progress, ended = Progress(self, problem, context), False
         with Fan(problem, context) as fan:
             try:
