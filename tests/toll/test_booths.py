@@ -150,6 +150,8 @@ def test_what_it_cannot_work_with() -> None:
         CongestedTolls(braess(), labels, ("time", "revenue"), upper=20.0, most_booths=2)
     with pytest.raises(bl.UsageError, match="perturbations is for problems with most_booths"):
         bl.solve(CongestedTolls(braess(), labels, upper=20.0), options={"perturbations": 3})
+    with pytest.raises(bl.UsageError, match="fewer than tollable arcs"):
+        bl.solve(CongestedTolls(braess(), labels, upper=20.0, most_booths=5), options={"perturbations": 3})
     several = CongestedTolls(braess(), labels, ("time", "revenue"), upper=20.0, most_booths=2, step=10.0)
     assert several.violation(np.array([1.0, 1.0, 1.0, 0.0, 0.0])) == pytest.approx(0.5)
 
@@ -198,6 +200,27 @@ def test_booths_through_an_executor() -> None:
     same(bl.solve(problem, options=options), bl.solve(problem, options=options, executor=executor))
     assert executor.sent > 10
     executor.shutdown()
+
+
+class Busy(Borrowed):
+    """Never comes to a task."""
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        busy: Future[Any] = Future()
+        busy.set_running_or_notify_cancel()
+        return busy
+
+
+def test_a_run_ends_without_those_that_do_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bilevel_toll.congestion.fan.PATIENCE", 0.1)
+    problem = CongestedTolls(braess(), ["s-a"], upper=60.0)
+    executor = Busy()
+    late = bl.solve(
+        problem, executor=executor, callbacks=[lambda e: e.kind == "phase" and "derivatives" in e.data["message"]]
+    )
+    executor.shutdown()
+    assert late.termination == "stopped-by-user"
+    assert late.upper_objective == pytest.approx(523.8, abs=20.0)  # of the first points, which nobody else computes
 
 
 def test_in_processes_and_when_one_dies() -> None:
@@ -265,7 +288,38 @@ def test_tolls_under_congestion_are_checked(cli: Call, tmp_path: Path) -> None:
         (("arcs=a-b,s-a", "step=1"), "0.5 on s-a is no multiple of the step 1"),
         (("arcs=a-b,s-a", "lower=1"), "0.5 on s-a is not between 1 and 60"),
     ):
-        done = cli(*asked, *(text for p in given for text in ("-p", p)))
-        assert done.code == 2
-        assert said in done.err
+        done = cli(*asked, *(text for p in given for text in ("-p", p)), "-f", "json")
+        assert done.code == 5
+        told = json.loads(done.out)
+        assert [said in text for text in told["faults"]] == [True]
+        assert not told["verified"]
+    file.write_text("link,toll\na-b,61\ns-a,0.5\n")
+    told = json.loads(cli(*asked, "-p", "arcs=a-b", "-p", "step=2", "-f", "json").out)
+    assert len(told["faults"]) == 3  # all are named: not tollable, above the bound, between steps
+    file.write_text("link,toll\na-c,1\n")
+    assert cli(*asked, "-p", "arcs=all").code == 2
     assert cli("toll", "check", "toll/design", "tolls.csv").code == 2
+
+
+def test_flows_and_revenues_in_a_file_are_checked(cli: Call, tmp_path: Path) -> None:
+    given = ("-p", "arcs=s-a", "-p", "upper=60")
+    assert cli("toll", "design", "braess", *given, "--out", ".").code == 0
+    file = tmp_path / "tolls.csv"
+    true = file.read_text()
+    asked = ("toll", "check", "congested", "tolls.csv", "-p", "network=braess", *given)
+    done = cli(*asked, "-f", "json")
+    assert done.code == 0, done.out
+    assert json.loads(done.out)["verified"]
+    lines = [line.split(",") for line in true.splitlines()]
+    for column, value, code, said in (
+        ("flow", "3.0", 5, "the flow of arc s-a is said to be 3 and is 2.46154"),
+        ("revenue", "50", 5, "the revenue of arc s-a is said to be 50 and is 45.1282"),
+        ("revenue", "", 0, ""),
+        ("flow", "many", 2, ":2: expected a number for flow"),
+    ):
+        changed = [list(fields) for fields in lines]
+        changed[1][lines[0].index(column)] = value
+        file.write_text("\n".join(",".join(fields) for fields in changed))
+        done = cli(*asked)
+        assert done.code == code, done.out
+        assert said in done.out + done.err

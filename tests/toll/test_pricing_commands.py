@@ -122,7 +122,6 @@ def test_random_grids_keep_toll_free_routes(seed: int) -> None:
         (["price", "none.json"], "no pricing file"),
         (["price", "toy-a", "-o", "formulation=xyz"], "formulation"),
         (["price", "toy-a", "-o", "sweeps"], "-o 'sweeps': expected KEY=VALUE"),
-        (["check", "toy-a", "bad.csv"], "arc 1-2 has a toll and is not tollable"),
         (["grid", "g.txt"], "ends with .json"),
         (["grid", "g.json", "--rows", "1"], "at least 2 x 2"),
         (["grid", "g.json", "--tolled", "2"], "share of tollable arcs"),
@@ -131,11 +130,21 @@ def test_random_grids_keep_toll_free_routes(seed: int) -> None:
         (["design", "braess", "-p", "arcs=a-z"], "no arc named 'a-z'"),
     ],
 )
-def test_faults(cli: Call, tmp_path: Path, arguments: list[str], words: str) -> None:
-    (tmp_path / "bad.csv").write_text("link,toll\n1-2,5\n")
+def test_faults(cli: Call, arguments: list[str], words: str) -> None:
     done = cli("toll", *arguments)
     assert done.code == 2, done.out
     assert words in done.err
+
+
+def test_the_check_names_what_is_wrong_with_tolls(cli: Call, tmp_path: Path) -> None:
+    file = tmp_path / "tolls.csv"
+    file.write_text("link,toll,revenue\n2-3,5,5\n4-5,10,10\n")  # toy A's optimum
+    assert cli("toll", "check", "toy-a", "tolls.csv").code == 0
+    file.write_text("link,toll,revenue\n1-2,5,0\n2-3,5,5\n4-5,10,12\n")
+    done = cli("toll", "check", "toy-a", "tolls.csv")
+    assert done.code == 5
+    assert "arc 1-2 has a toll and is not tollable" in done.out
+    assert "a revenue of 17 is said, and all ties in the leader's favour give 15" in done.out
 
 
 def test_pricing_files_take_no_parameters(cli: Call, tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""Arcs and tolls in a CSV file: columns ``link`` with arcs as TAIL-HEAD, and ``toll``; others are passed over."""
+"""Arcs and tolls in a CSV file: columns ``link`` with arcs as TAIL-HEAD, and ``toll``; audits read ``flow`` and
+``revenue``, too, and other columns are passed over.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,9 @@ import numpy as np
 from bilevel_core.errors import UsageError
 from bilevel_toll.network import Network
 
+TOLD = ("flow", "revenue")
+"""Columns of a file of tolls that an audit compares with what it computes."""
+
 
 def read_tolls(path: Path, network: Network) -> np.ndarray:
     """Read tolls of a network's arcs, shape (arcs,); arcs that are not in the file have none.
@@ -22,15 +27,35 @@ def read_tolls(path: Path, network: Network) -> np.ndarray:
     """
     tolls = np.zeros(len(network.arcs))
     for number, arc, row in _rows(path, network, "toll file", ("link", "toll")):
-        text = (row.get("toll") or "").strip()
-        try:
-            toll = float(text)
-        except ValueError:
-            raise UsageError(f"{path}:{number}: expected a number for toll, got {text!r}.") from None
-        if not (math.isfinite(toll) and toll >= 0.0):
-            raise UsageError(f"{path}:{number}: expected a toll of at least 0, got {text}.")
-        tolls[arc] = toll
+        tolls[arc] = _amount(row, "toll", f"{path}:{number}")
     return tolls
+
+
+def read_told(path: Path, network: Network) -> dict[str, np.ndarray]:
+    """What a file of tolls says of ``flow`` and ``revenue``, where it has these columns: shape (arcs,) each, NaN for
+    arcs that are not in the file, and for empty fields.
+
+    Raises:
+        UsageError: see `read_tolls`.
+    """
+    found: dict[str, np.ndarray] = {}
+    for number, arc, row in _rows(path, network, "toll file", ("link", "toll")):
+        for name in TOLD:
+            if (row.get(name) or "").strip():
+                values = found.setdefault(name, np.full(len(network.arcs), np.nan))
+                values[arc] = _amount(row, name, f"{path}:{number}")
+    return found
+
+
+def _amount(row: dict[str, str], column: str, where: str) -> float:
+    text = (row.get(column) or "").strip()
+    try:
+        value = float(text)
+    except ValueError:
+        raise UsageError(f"{where}: expected a number for {column}, got {text!r}.") from None
+    if not (math.isfinite(value) and value >= 0.0):
+        raise UsageError(f"{where}: expected a {column} of at least 0, got {text}.")
+    return value
 
 
 def read_links(path: Path, network: Network) -> list[str]:

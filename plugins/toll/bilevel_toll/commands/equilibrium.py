@@ -27,7 +27,9 @@ def equilibrium(
             help="A CSV file, marginal-cost, least-revenue, or fewest-booths.  [default: none]",
         ),
     ] = "",
-    system: Annotated[bool, typer.Option("--system", help="The system optimum instead: least total time.")] = False,
+    system: Annotated[
+        bool, typer.Option("--system", help="The system optimum instead: least time and fixed costs of all.")
+    ] = False,
     gap: Annotated[float, typer.Option(metavar="GAP", help="Relative gap to reach.")] = 1e-12,
     time_limit: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="For the fewest booths.  [default: none]")

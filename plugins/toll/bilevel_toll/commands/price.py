@@ -12,6 +12,7 @@ from bilevel_core.errors import UsageError
 from bilevel_core.report import table
 from bilevel_toll.commands.base import (
     LIMIT,
+    NOT_VERIFIED,
     Folder,
     Form,
     Listing,
@@ -32,6 +33,8 @@ Problem = Annotated[
 ]
 SHIFTS = (-1e-2, -1e-3, -1e-4, -1e-6, 1e-6, 1e-4)
 """Relative changes of all tolls under which the audit asks the users again."""
+TOLD = 1e-6
+"""A file's revenue may exceed that computed by this share: it has ten digits."""
 
 
 def price(
@@ -89,8 +92,9 @@ def check(
     """Audit tolls: every user's route is computed from scratch, and revenue given for all rules about ties.
 
     With the problem `congested` and its parameters, tolls under congestion: -p network=... -p arcs=... as for design.
+    Tolls that are not allowed, and flows or revenues in the file that are not true, are named: exit code 5.
     """
-    from bilevel_toll.tollfile import read_tolls
+    from bilevel_toll.tollfile import read_told, read_tolls
 
     found = find_any(problem, pairs_of(parameter or []))
     if not isinstance(found, TollProblem):
@@ -98,10 +102,12 @@ def check(
         return
     everywhere = read_tolls(tolls, found.network)
     elsewhere = [found.network.labels[a] for a in np.flatnonzero(everywhere) if int(a) not in found.tollable]
-    if elsewhere:
-        raise UsageError(f"{tolls}: arc {elsewhere[0]} has a toll and is not tollable in {found.name}.")
+    faults = [f"arc {label} has a toll and is not tollable in {found.name}" for label in elsewhere]
     charged = everywhere[list(found.tollable)]
     best, worst = found.revenue(charged), found.revenue(charged, dearest=False)
+    said = float(np.nansum(read_told(tolls, found.network).get("revenue", np.zeros(0))))
+    if said > best + TOLD * max(best, 1.0):
+        faults.append(f"a revenue of {said:g} is said, and all ties in the leader's favour give {best:g}")
     shifts = [
         {
             "tolls_changed_by": shift,
@@ -116,6 +122,8 @@ def check(
     )
     figures: dict[str, Any] = {
         "problem": found.name,
+        "verified": not faults,
+        "faults": faults,
         "revenue": best,
         "revenue_if_ties_go_against": worst,
         "safe_revenue": found.revenue(charged * (1.0 - 1e-4), dearest=False),
@@ -126,20 +134,32 @@ def check(
     }
     if found.unit:
         figures["unit"] = found.unit
+    _tell(figures, shifts, form)
+
+
+def _tell(figures: dict[str, Any], shifts: list[dict[str, Any]], form: Listing) -> None:
+    """Print an audit.
+
+    Raises:
+        typer.Exit: there are faults.
+    """
     told = figures | ({"shifts": shifts} if form is Listing.JSON else {})
-    echo(told, form, ["", "all tolls changed by a share", *table(shifts)])
+    wrong = [f"fault  {text}" for text in figures["faults"]]
+    echo(told, form, [*([""] if wrong else []), *wrong, "", "all tolls changed by a share", *table(shifts)])
+    if wrong:
+        raise typer.Exit(NOT_VERIFIED)
 
 
 def _check_congested(reference: str, found: Any, path: Path, form: Listing) -> None:
-    from bilevel_toll.congestion.audit import audit, point_of
+    from bilevel_toll.congestion.audit import audit
     from bilevel_toll.congestion.tolls import CongestedTolls
-    from bilevel_toll.tollfile import read_tolls
+    from bilevel_toll.tollfile import read_told, read_tolls
 
     if not isinstance(found, CongestedTolls):
         raise UsageError(f"{reference!r} has no tolls to check: give a toll problem, or `congested` with its network.")
-    figures, shifts = audit(found, point_of(found, read_tolls(path, found.traffic.network), path))
-    told = figures | ({"shifts": shifts} if form is Listing.JSON else {})
-    echo(told, form, ["", "all tolls changed by a share", *table(shifts)])
+    network = found.traffic.network
+    figures, shifts = audit(found, read_tolls(path, network), read_told(path, network))
+    _tell(figures, shifts, form)
     if not figures["converged"]:
         raise typer.Exit(LIMIT)
 

@@ -22,8 +22,9 @@ from itertools import combinations
 import numpy as np
 
 from bilevel_toll.congestion.asking import Asker, EndError, Task
-from bilevel_toll.congestion.equilibrium import user_equilibrium
+from bilevel_toll.congestion.equilibrium import least_time
 from bilevel_toll.congestion.fan import Fan
+from bilevel_toll.congestion.pieces import positive
 from bilevel_toll.congestion.search import SAME, Progress, Search
 from bilevel_toll.congestion.sparse import sparse_tolls
 from bilevel_toll.congestion.tolls import CongestedTolls
@@ -94,6 +95,7 @@ class BoothSearch:
         none = np.zeros(self.count)
         self.known[()] = (self._value(none), none)
         self._tell((), *self.known[()])
+        self._nearest(())
         self.curved = self.problem.hessian(none, self.problem.untouched) is not None
         self.progress.phase("one booth after the other")
         chosen = [self._fill(())]
@@ -145,6 +147,15 @@ class BoothSearch:
         if self.booths(support) <= self.most and not self.whole and np.isfinite(value):
             self.progress.better(value, point)
 
+    def _nearest(self, support: Support) -> None:
+        """With whole variables, try whole tolls beside a support's best: a run that is cut short has found those."""
+        found = self.progress.found
+        if self.whole and self.booths(support) <= self.most and (found is None or self._known(support) < found[0]):
+            rounded = np.round(self.known[support][1])
+            value = self._value(rounded)
+            if np.isfinite(value):
+                self.progress.better(value, rounded)
+
     def _evaluate(self, wanted: Sequence[Wanted]) -> None:
         """Give supports their values."""
         fresh = [w for w in wanted if w[0] not in self.known]
@@ -161,6 +172,7 @@ class BoothSearch:
                     self._tell(support, value, point)
 
                 self.progress.take(way, take)
+                self._nearest(support)
         finally:
             ways.close()
 
@@ -192,7 +204,7 @@ class BoothSearch:
             bend = np.diag(model.hessian).copy()
             free = self._free(support, point)
             if free:
-                inner = _positive(model.hessian[np.ix_(free, free)])
+                inner = positive(model.hessian[np.ix_(free, free)])
                 mixed = model.hessian[free]
                 bend -= np.einsum("fn,fn->n", mixed, np.linalg.solve(inner, mixed))
             steep = np.maximum(-model.gradient, 0.0)
@@ -209,7 +221,7 @@ class BoothSearch:
             bend = np.maximum(np.diag(model.hessian), 0.0)
             free = self._free(support, point)
             if free:
-                bend[free] = 1.0 / np.diag(np.linalg.inv(_positive(model.hessian[np.ix_(free, free)])))
+                bend[free] = 1.0 / np.diag(np.linalg.inv(positive(model.hessian[np.ix_(free, free)])))
             loss = -model.gradient * point + 0.5 * bend * point**2
         return loss
 
@@ -271,7 +283,7 @@ class BoothSearch:
         """
         if self.problem.aims[0] != "time" or self.progress.optimal:
             return []
-        optimum = user_equilibrium(self.problem.traffic, system=True, start=self.problem.untouched)
+        optimum, _ = least_time(self.problem.traffic, self.problem.untouched)
         self.progress.counts["lower_solves"] += 1
         by_booths: dict[int, Wanted] = {}
         for point in sparse_tolls(self.problem, optimum):
@@ -352,7 +364,7 @@ class BoothSearch:
         """Iterated local search: toll some more groups, drop as many as that takes, exchange; keep what is better."""
         marginal = 0.5 * self.problem.bounds[1]
         if self.problem.aims[0] != "revenue":
-            optimum = user_equilibrium(self.problem.traffic, system=True, start=self.problem.untouched)
+            optimum, _ = least_time(self.problem.traffic, self.problem.untouched)
             self.progress.counts["lower_solves"] += 1
             marginal = np.minimum(self.problem.marginal(optimum), self.problem.bounds[1])
         rounds = self.progress.options.perturbations
@@ -384,10 +396,3 @@ class BoothSearch:
             given = (self.known[support][1][list(support)],)
             mine = options if first == 0 else few
             Search(self.progress, part, self.fan, groups=support, given=given, options=mine).run()
-
-
-def _positive(matrix: np.ndarray) -> np.ndarray:
-    """A symmetric matrix with its eigenvalues made positive."""
-    values, vectors = np.linalg.eigh(0.5 * (matrix + matrix.T))
-    least = max(1e-8 * float(np.abs(values).max()), 1e-300)
-    return (vectors * np.maximum(np.abs(values), least)) @ vectors.T

@@ -155,6 +155,22 @@ def user_equilibrium(
     )  # fmt: skip
 
 
+def least_time(traffic: Traffic, start: Flows) -> tuple[Flows, float]:
+    """Flows of the least total time, and a bound below which no flows' total time is.
+
+    Existing tolls and distance are left out of what users weigh: with them the system optimum is that of another sum.
+    Total time is convex in the flows, so that what its linearisation could still save bounds what is above the least.
+
+    Args:
+        traffic: whose.
+        start: flows of the same trips to start from.
+    """
+    timed = traffic.with_roads(traffic.roads, np.zeros(len(traffic.network.arcs)))
+    found = user_equilibrium(timed, system=True, start=start)
+    saved = found.flow @ (found.time + timed.roads.external(found.flow)) - found.cost @ timed.trips
+    return found, found.total_time - max(0.0, float(saved))
+
+
 def _cheapest(
     traffic: Traffic, extra: np.ndarray, flow: np.ndarray, system: bool, which: np.ndarray | None
 ) -> tuple[Any, np.ndarray, np.ndarray, list[Any]]:

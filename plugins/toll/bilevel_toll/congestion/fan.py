@@ -19,7 +19,7 @@ from bilevel_toll.congestion.problem import TrafficProblem
 POLL = 0.2
 """Seconds between looks at the clock while others work."""
 PATIENCE = 10.0
-"""Seconds to wait for those that are told to stop: an equilibrium takes less."""
+"""Seconds to wait for those that are told to stop: an equilibrium takes less. Then the run ends without them."""
 
 
 class Fan:
@@ -75,6 +75,7 @@ class Fan:
         seconds = self._context.remaining()
         deadline = None if seconds is None else time.time() + seconds
         futures: list[Future[Way]] = []
+        halt: float | None = None
         try:
             for task in tasks:
                 mine = replace(task, budget=left())
@@ -83,6 +84,10 @@ class Fan:
                 while not future.done():
                     if self.halted():
                         stop.touch()
+                        halt = halt or time.monotonic()
+                        if time.monotonic() > halt + PATIENCE:
+                            yield Way(ended=True)
+                            return
                     wait([future], timeout=POLL)
                 try:
                     yield future.result()
@@ -92,7 +97,8 @@ class Fan:
             stop.touch()
             for future in futures:
                 future.cancel()
-            wait([f for f in futures if not f.cancelled()], timeout=PATIENCE)
+            spent = 0.0 if halt is None else time.monotonic() - halt
+            wait([f for f in futures if not f.cancelled()], timeout=max(0.0, PATIENCE - spent))
 
     def _pickled(self) -> bytes:
         try:
@@ -118,4 +124,11 @@ def walk_there(payload: bytes, task: Task, deadline: float | None, stop: str) ->
             f"The problem cannot be rebuilt in another process ({type(error).__name__}: {error}). Leave the executor "
             "out."
         ) from error
-    return walk(problem, task, lambda: path.exists() or (deadline is not None and time.time() > deadline))
+    here = path.parent.exists()
+
+    def halted() -> bool:
+        # The folder goes when the run is over and could not wait for this task.
+        asked = path.exists() or (here and not path.parent.exists())
+        return asked or (deadline is not None and time.time() > deadline)
+
+    return walk(problem, task, halted)

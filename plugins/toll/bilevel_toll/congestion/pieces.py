@@ -127,3 +127,10 @@ def _step(
     move = np.clip(np.nan_to_num(found.x[:-1]), low, high)
     value = max(float(c + g @ move + 0.5 * move @ h @ move) for c, g, h in scaled)
     return move * radius, -value * scale
+
+
+def positive(matrix: np.ndarray) -> np.ndarray:
+    """A symmetric matrix with its eigenvalues made positive."""
+    values, vectors = np.linalg.eigh(0.5 * (matrix + matrix.T))
+    least = max(1e-8 * float(np.abs(values).max()), 1e-300)
+    return (vectors * np.maximum(np.abs(values), least)) @ vectors.T

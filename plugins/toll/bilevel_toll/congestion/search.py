@@ -12,7 +12,7 @@ from bilevel_core.errors import MissingError
 from bilevel_core.run import RunContext
 from bilevel_core.sampling import Score
 from bilevel_toll.congestion.asking import Asker, EndError, Task, Way
-from bilevel_toll.congestion.equilibrium import Flows, user_equilibrium
+from bilevel_toll.congestion.equilibrium import Flows, least_time, user_equilibrium
 from bilevel_toll.congestion.fan import Fan
 from bilevel_toll.congestion.problem import TrafficProblem
 from bilevel_toll.congestion.tolls import CongestedTolls
@@ -72,7 +72,7 @@ class Progress:
 
     @property
     def optimal(self) -> bool:
-        """Whether no point can be better than the one found."""
+        """Whether no point can be better than the one found, by more than `PROVEN`."""
         return self.bound is not None and self.found is not None and self.found[0] <= self.bound * (1.0 + PROVEN)
 
     def take(self, way: Way, tell: Callable[[float, np.ndarray], None]) -> None:
@@ -147,6 +147,7 @@ class Search:
         pool = self._pool()
         if self._optimal() and not self.whole:
             return
+        self._nearest()
         self._global(pool)
         # No toll first: it is what planners compare with, and seldom far from a good one. Then the best.
         first = 1 + len(self.given)
@@ -160,6 +161,14 @@ class Search:
             self._round()
 
     # Asking.
+
+    def _nearest(self) -> None:
+        """With whole variables, try the whole point beside the best: a run that is cut short has found that."""
+        if not self.whole or not self.real or self.best is None:
+            return
+        value, x = self.best
+        if self.progress.found is None or value < self.progress.found[0]:
+            self._value(np.clip(np.round(x), self.lower, self.upper), final=True)
 
     def _value(self, x: np.ndarray, *, final: bool = False) -> float:
         """The objective; with whole variables only points that are whole count as found."""
@@ -192,6 +201,7 @@ class Search:
         try:
             for way in ways:
                 self.progress.take(way, self._tell)
+                self._nearest()
                 if self._optimal():
                     break
         finally:
@@ -204,15 +214,18 @@ class Search:
         points = [self.lower.copy(), *self.given]
         scale = 0.25 * (self.upper - self.lower)
         optimum: Flows | None = None
-        if self.aim in ("time", "welfare", "emissions"):
+        if self.aim == "time":
+            optimum, bound = least_time(problem.traffic, problem.untouched)
+            self.progress.counts["lower_solves"] += 1
+            if isinstance(problem, CongestedTolls):
+                self.progress.bound = bound
+        elif self.aim in ("welfare", "emissions"):
             optimum = user_equilibrium(problem.traffic, system=True, start=problem.untouched)
             self.progress.counts["lower_solves"] += 1
         if isinstance(problem, CongestedTolls) and optimum is not None:
             marginal = problem.marginal(optimum)
             points += [np.clip(share * marginal, self.lower, self.upper) for share in SHARES]
             scale = RANDOM * np.minimum(marginal, self.upper)
-            if self.aim == "time":
-                self.progress.bound = optimum.total_time
         else:
             points += [self.lower + share * (self.upper - self.lower) for share in (0.5, 0.25, 0.1)]
         if not isinstance(problem, CongestedTolls) or optimum is None:

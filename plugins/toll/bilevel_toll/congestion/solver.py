@@ -1,7 +1,7 @@
 """`toll-design`: tolls or capacities against user equilibrium, by derivatives from several starts and a polish.
 
 Good at: smooth pieces, tens of variables, a few dozen equilibria in all. Bad at: proving anything: the function has
-kinks where routes come into use, and several local minima. Only total time has a bound, that of the system optimum.
+kinks where routes come into use, and several local minima. Only total time has a bound, that of the best flows.
 """
 
 from __future__ import annotations
@@ -80,9 +80,8 @@ class TollDesign(Solver):
             raise UsageError(
                 f"The problem has {len(problem.aims)} objectives, and this solver takes one: use sample.nsga2."
             )
-        limited = isinstance(problem, CongestedTolls) and problem.most_booths is not None
-        if self.perturbations >= 0 and not limited:
-            raise UsageError("perturbations is for problems with most_booths: leave it out.")
+        if self.perturbations >= 0 and not (isinstance(problem, CongestedTolls) and problem.limited):
+            raise UsageError("perturbations is for problems with most_booths, fewer than tollable arcs: leave it out.")
         progress, ended = Progress(self, problem, context), False
         with Fan(problem, context) as fan:
             try:
@@ -115,7 +114,7 @@ def _assemble(progress: Progress, ended: bool) -> Result:
     claim, notes = Claim.FEASIBLE, list[str]()
     if progress.optimal:
         claim = Claim.GLOBAL
-        notes.append("The total time is that of the system optimum: no tolls do better.")
+        notes.append("The total time is the least there can be, up to one part in a million: no tolls do better.")
     elif _stationary(problem, x, flows, value):
         claim = Claim.STATIONARY
     if claim is not Claim.GLOBAL:
