@@ -38,8 +38,9 @@ class LowerSettings:
 
     Attributes:
         method: ``auto``, ``lbfgs``, ``newton-cg``, or the name of an optimiser of torch.optim (``adam``, ``sgd``,
-            ``adamw``, ...), which take one minibatch a step where there are data; ``auto`` is ``newton-cg``. Algebraic
-            problems take ``auto`` only: the backend is chosen by their class.
+            ``adamw``, ...), which take one minibatch a step where there are data. ``auto`` is ``newton-cg``, and alone
+            goes by what the problem says of itself (`TorchProblem.closed_form`, `TorchProblem.lower_convex`).
+            Algebraic problems take ``auto`` only: the backend is chosen by their class.
         tolerance: the solve stops when the norm of the (projected) gradient is at most this.
         max_iterations: and at the latest after so many iterations (optimiser steps).
         learning_rate: of torch optimisers.

@@ -77,8 +77,8 @@ def _by_formula(oracle: TorchOracle, x: np.ndarray, start: torch.Tensor) -> torc
 def _unconstrained(oracle: TorchOracle, x: np.ndarray, start: torch.Tensor, settings: LowerSettings) -> Response:
     method = settings.method
     if method == "auto":
-        method = "newton-cg"
-        start = _by_formula(oracle, x, start)
+        own = _by_formula(oracle, x, start)
+        return newton_cg(oracle, x, own, settings, fresh=own is not start, convex=oracle.problem.lower_convex)
     if method == "newton-cg":
         return newton_cg(oracle, x, start, settings)
     if method == "lbfgs":

@@ -26,7 +26,15 @@ FIRST, AGAIN = 30, 8
 """Products spent on looking for negative curvature: where a search begins at the problem's own start, and later."""
 
 
-def newton_cg(oracle: TorchOracle, x: np.ndarray, start: torch.Tensor, settings: LowerSettings) -> Response:
+def newton_cg(
+    oracle: TorchOracle,
+    x: np.ndarray,
+    start: torch.Tensor,
+    settings: LowerSettings,
+    *,
+    fresh: bool = False,
+    convex: bool = False,
+) -> Response:
     """Minimise f(x, .) by truncated Newton steps (Dembo and Steihaug 1983).
 
     Each step solves ``H s = -g`` by conjugate gradients to a relative accuracy of min(0.01, sqrt(|g|)), so that
@@ -35,11 +43,17 @@ def newton_cg(oracle: TorchOracle, x: np.ndarray, start: torch.Tensor, settings:
     vector (at the problem's own start, which symmetry may have put on a saddle; on small problems each time), and
     followed too. Good at: smooth full-batch objectives, ill-conditioned ones among them. Bad at: objectives that
     are noisy or have kinks.
+
+    Args:
+        oracle, x, settings: what to minimise, and how.
+        start: where to begin.
+        fresh: whether no search has led to the start, as with the problem's own: it is examined as that is.
+        convex: whether f(x, .) is known to be convex: then nothing is looked for.
     """
     y = start
     message = ""
     iteration = 0
-    first = bool((start == oracle.y_start()).all())
+    first = fresh or bool((start == oracle.y_start()).all())
     curvature = oracle.curvature(x, y)
     while True:
         g, size = curvature.gradient, norm(curvature.gradient)
@@ -48,7 +62,7 @@ def newton_cg(oracle: TorchOracle, x: np.ndarray, start: torch.Tensor, settings:
         if size <= settings.tolerance:
             if iteration >= settings.max_iterations or settings.hurry():
                 break
-            lower = _escaped(oracle, x, y, curvature, first)
+            lower = None if convex else _escaped(oracle, x, y, curvature, first)
             if lower is None:
                 break
             y, iteration = lower, iteration + 1
@@ -89,7 +103,7 @@ def _escaped(
     oracle: TorchOracle, x: np.ndarray, y: torch.Tensor, curvature: TorchCurvature, first: bool
 ) -> torch.Tensor | None:
     """A lower point along a direction of negative curvature; None where none was found, or f does not fall along it."""
-    if oracle.problem.lower_convex or (not first and oracle.ny > SMALL):
+    if not first and oracle.ny > SMALL:
         return None
     try:
         bend, v = _bend(oracle, curvature, first)

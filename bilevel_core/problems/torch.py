@@ -128,7 +128,8 @@ class TorchProblem(DifferentiableProblem):
     def lower_convex(self) -> bool:
         """Whether the lower level is convex in y whatever x is; False where that is not known.
 
-        A promise of subclasses: where the gradient vanishes nothing is spent on looking for negative curvature.
+        A promise of subclasses: where the gradient vanishes nothing is spent on looking for negative curvature. The
+        check does not go by it.
         """
         return False
 
@@ -136,7 +137,7 @@ class TorchProblem(DifferentiableProblem):
         """The follower's answer where a formula gives it, structured as ``y0``; None where there is none.
 
         Newton's method starts there, in place of the last answer, and has nothing left to do if the formula is right.
-        Only for lower levels without constraints and bounds.
+        Only for lower levels without constraints and bounds. The check does not go by it.
         """
         return None
 

@@ -31,7 +31,9 @@ SMALL = 200
 BESIDE = 1e-3
 """Relative distance of the start beside the point: no descent leaves a saddle that it starts at."""
 LARGEST = 20_000
-"""Lower variables up to which other starts than the point are tried."""
+"""Lower variables up to which starts elsewhere are tried, and not only one beside the point."""
+BRIEF = 100
+"""Iterations from beside the point where there are more: enough to fall from a saddle, too few to pay for twice."""
 NEWTON_STEPS = 50
 SEED = 20_251_125
 
@@ -193,14 +195,14 @@ def _elsewhere(
     """
     best, other, tried, unfinished = math.inf, False, 0, 0
     if oracle.ny > LARGEST:
-        return best, other, tried, unfinished
+        tol = replace(tol, iterations=min(BRIEF, tol.iterations))
     for start in _starts(oracle, near):
         if monotonic() > deadline:
             break
         found, _ = _solve(oracle, x, start, tol, deadline)
         if found is None:
             continue
-        if not found.converged and not oracle.lower_constrained:
+        if not found.converged and not oracle.lower_constrained and oracle.ny <= LARGEST:
             # Ill-conditioned beyond L-BFGS: by Newton's method from where it stopped.
             further, _ = _solve(oracle, x, found.y, replace(tol, iterations=NEWTON_STEPS), deadline, "newton-cg")
             found = further if further is not None and further.value <= found.value else found
@@ -231,13 +233,15 @@ def _allowed(oracle: TorchOracle, x: np.ndarray, y: torch.Tensor, lower: float, 
 
 
 def _starts(oracle: TorchOracle, near: Response) -> Generator[torch.Tensor]:
-    """Beside the answer; the problem's own start; random ones around it; of small levels also the answer's mirror image
-    and random ones further off.
+    """Beside the answer, and of levels that are not large the problem's own start and random ones around it; of small
+    levels also the answer's mirror image and random ones further off.
     """
     generator = torch.Generator().manual_seed(SEED)
     spread = max(1.0, norm(near.y) / math.sqrt(oracle.ny))
     own = oracle.y_start()
-    places = [(near.y, BESIDE * spread), (own, 0.0), *[(own, spread)] * STARTS]
+    places = [(near.y, BESIDE * spread)]
+    if oracle.ny <= LARGEST:
+        places += [(own, 0.0), *[(own, spread)] * STARTS]
     if oracle.ny <= SMALL:
         places += [
             (-near.y, BESIDE * spread),

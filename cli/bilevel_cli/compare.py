@@ -315,8 +315,14 @@ def _times(outcomes: Sequence[Outcome], *, maximise: bool) -> list[str]:
         for response in {o.response for o in outcomes}
         if (values := [v for o in outcomes if o.response == response for v in _verified(o, sign)])
     }
-    rows = [(label(o.entry), [compare_times.curve(r.trace) for r in o.results], best.get(o.response)) for o in outcomes]
+    rows = [(label(o.entry), [_honest(r) for r in o.results], best.get(o.response)) for o in outcomes]
     return compare_times.lines(rows, sign)
+
+
+def _honest(r: Result) -> list[dict[str, float]] | None:
+    """A run's curve; None where its point was refuted."""
+    refuted = r.certificate is not None and r.certificate.verdict is Verdict.REFUTED
+    return None if refuted else compare_times.curve(r.trace)
 
 
 def _text(request: Comparison, problem: Problem, outcomes: Sequence[Outcome]) -> list[str]:

@@ -20,6 +20,8 @@ def test_the_answer_is_there_when_the_value_is_near_the_best() -> None:
     assert reached(FALLING, 0.9, 1.0) is None
     assert reached([{"time": 4.0, "objective": 9.0}], 9.001, -1.0) == 4.0
     assert reached([{"time": 4.0, "objective": -1.0005}], -1.0, -1.0) == 4.0
+    zero = [{"time": 1.0, "objective": 1e-3}, {"time": 3.0, "objective": 1e-9}]
+    assert reached(zero, 1e-16, 1.0) == 3.0
     assert curve([{"time": 1.0, "objective": None}, {"time": 2.0, "objective": 1, "test_loss": 4.0}]) == [
         {"time": 2.0, "objective": 1.0}
     ]
@@ -30,6 +32,8 @@ def test_lines_say_never_and_how_many_runs() -> None:
     told = lines([("a", [FALLING, late], 1.0), ("bb", [late], 1.0), ("refused", [], 1.0)], 1.0)
     assert told[0].startswith("seconds until within 0.1 %")
     assert [line.split() for line in told[1:]] == [["a", "2.00", "(1", "of", "2", "runs)"], ["bb", "never"]]
+    told = lines([("a", [FALLING, None], 1.0), ("wrong", [None], 1.0)], 1.0)
+    assert [line.split() for line in told[1:]] == [["a", "2.00", "(1", "of", "2", "runs)"], ["wrong", "refuted"]]
     assert lines([("kkt", [late], 2.0)], 1.0) == []  # one point is no curve
     assert lines([("a", [FALLING], None)], 1.0) == []  # nothing was verified
 

@@ -137,5 +137,7 @@ def test_splits_that_cannot_be(options: dict[str, float], message: str) -> None:
 
 def test_a_class_without_a_training_row_is_named() -> None:
     targets = np.array([0] * 30 + [1])
-    with pytest.raises(UsageError, match="Class number 1 has no training row"):
+    with pytest.raises(UsageError, match="Class 'rare' has no training row"):
+        split(targets, classes=("usual", "rare"), folds=30, test=0.03)
+    with pytest.raises(UsageError, match="Class 1 has no training row"):
         split(targets, classes=2, folds=30, test=0.03)

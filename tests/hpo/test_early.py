@@ -14,6 +14,7 @@ import bilevel_core as bl
 from bilevel_core.errors import UsageError
 from bilevel_core.run.record import read_result
 from bilevel_hpo import SampleWeights, TrainingProblem, WeightDecay, resume_training, tune_training
+from bilevel_hpo.descents import least
 
 from .test_training import DECAY, ROWS, batches, problem, validated
 
@@ -54,6 +55,11 @@ def test_stopping_needs_rows_and_patience() -> None:
         tune_training(problem([DECAY]))
     with pytest.raises(UsageError, match="patience of at least 1"):
         tune_training(problem([DECAY], stopping=batches(3)), patience=0)
+
+
+def test_a_loss_that_is_no_number_is_not_the_smallest() -> None:
+    assert least([float("nan"), 2.0, 1.0, 1.0, float("nan")]) == 2
+    assert least([float("nan"), float("nan")]) == 0
 
 
 def path_of(result: bl.Result) -> list[dict[str, Any]]:

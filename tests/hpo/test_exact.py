@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,6 +49,11 @@ def test_kkt_finds_the_best_c_of_all(tmp_path: Path) -> None:
     assert result.upper_objective < min(losses[0], losses[-1]) - 1e-3  # inside the range
     assert result.details["test_rows"] == 32
     assert 0.5 < result.details["test_accuracy"] <= 1.0
+
+
+def test_a_file_may_be_named_by_a_string(tmp_path: Path) -> None:
+    name: Any = str(csv(tmp_path))
+    assert len(svm_exact(data=name, target="kind").test) == 20
 
 
 def test_data_that_ship_are_told_of() -> None:

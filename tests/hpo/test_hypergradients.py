@@ -11,14 +11,37 @@ import torch
 import bilevel_core as bl
 from bilevel_hpo.hyperparameters import Hyperparameter
 from bilevel_hpo.linear import HingeModel, LinearModel
-from bilevel_hpo.other_models import KernelRidgeModel
+from bilevel_hpo.models import Model
+from bilevel_hpo.other_models import KernelRidgeModel, NetworkModel
+from bilevel_hpo.smoothed import SmoothedHingeModel
 
-from .tools import MODELS, as_tensors, by_refits, data, problem, some, start_of, tuned, validated
+from .tools import MODELS, as_tensors, by_refits, c, data, problem, some, start_of, tuned, validated
+
+THREE: Any = {"outputs": 3, "units": "C", "intercept": "penalised"}
+FURTHER: dict[str, Model] = {
+    "squared, penalised intercept": LinearModel(
+        "squared", (tuned("alpha", 1e-3, 1e3, 2.0, "feature", 1),), intercept="penalised"
+    ),
+    "softmax, group": LinearModel("softmax", c("group", 3), outputs=3, units="C"),
+    "softmax without intercept, l1 each": LinearModel(
+        "softmax", (tuned("l1", 1e-4, 9.0, 0.02, "free", 3),), outputs=3, units="C", intercept="none"
+    ),
+    "logistic, l1 and ratio": LinearModel(
+        "logistic", (*c("feature"), Hyperparameter("l1_ratio", 0.01, 0.99, 0.3, "logit")), units="C"
+    ),
+    "one against the rest": LinearModel("logistic", c("class", 3), **THREE),
+    "hinge, free": HingeModel("squared-hinge", c("free", 3, start=0.05), **THREE),
+    "smoothed hinge, feature": SmoothedHingeModel("squared-hinge", c("feature"), units="C", intercept="none"),
+    "kernel ridge, width": KernelRidgeModel((Hyperparameter("gamma", 1e-3, 9.0, 0.2),), alpha=0.3),
+    "network of numbers": NetworkModel(
+        (Hyperparameter("weight_decay", 1e-4, 1.0, 0.05, index=np.arange(2), labels=("first", "second")),), 3, 1
+    ),
+}
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [*MODELS, *FURTHER])
 def test_hypergradient_is_that_of_refits(name: str) -> None:
-    task = problem(MODELS[name])
+    task = problem((MODELS | FURTHER)[name])
     x = start_of(task)
     _, weights = validated(task, x)
     a, b = as_tensors(task, x, weights)
@@ -30,8 +53,9 @@ def test_hypergradient_is_that_of_refits(name: str) -> None:
     np.testing.assert_allclose(slope, expected, rtol=2e-4, atol=2e-4 * np.abs(expected).max())
 
 
-def test_folds_and_prior_are_part_of_the_hypergradient() -> None:
-    task = problem(MODELS["elastic net"], folds=3, prior=2.0)
+@pytest.mark.parametrize("name", ["elastic net", "ridge, group", "kernel ridge", "hinge", "smoothed hinge"])
+def test_folds_and_prior_are_part_of_the_hypergradient(name: str) -> None:
+    task = problem(MODELS[name], folds=3, prior=2.0)
     x = start_of(task)
     _, weights = validated(task, x)
     found = bl.hypergradient(task, *as_tensors(task, x, weights))

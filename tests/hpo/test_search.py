@@ -196,6 +196,11 @@ def test_without_refit_there_is_no_estimator() -> None:
         (BilevelSearchCV(KernelRidge(kernel="linear")), r"kernel='linear'.*'rbf'"),
         (BilevelSearchCV(Ridge(), choices={"solvers": ["svd"]}), r"no parameter 'solvers'"),
         (BilevelSearchCV(Ridge(), choices={"solver": "svd"}), r"expected a list of values"),
+        (BilevelSearchCV(KernelRidge(kernel="rbf", alpha=0.0), ["gamma"]), r"a positive number for alpha, got 0\.0"),
+        (BilevelSearchCV(KernelRidge(kernel="rbf", gamma=-1.0), ["alpha"]), r"a positive number for gamma, got -1\.0"),
+        (BilevelSearchCV(LinearSVR(C=-1.0), ["epsilon"]), r"a positive number for C, got -1\.0"),
+        (BilevelSearchCV(LinearSVR(epsilon=-1.0)), r"at least 0 for epsilon, got -1\.0"),
+        (BilevelSearchCV(ElasticNet(l1_ratio=1.5), ["alpha"]), r"from 0 to 1 for l1_ratio, got 1\.5"),
         (BilevelSearchCV(Ridge(), early_stopping=1.5), r"early_stopping as a share"),
     ],
 )

@@ -71,8 +71,8 @@ def test_the_bound_is_reached_at_the_kink() -> None:
     assert float(above) * rows.unit**2 == pytest.approx(model.bound(x), rel=1e-9)
 
 
-@pytest.mark.parametrize("width", [0.0, -1.0, float("nan"), float("inf")])
-def test_bad_widths_are_refused(width: float) -> None:
+@pytest.mark.parametrize("width", [0.0, -1.0, float("nan"), float("inf"), True, "0.1"])
+def test_bad_widths_are_refused(width: Any) -> None:
     with pytest.raises(UsageError, match="width of the smoothing as a positive number"):
         pair("hinge", width)
     svm = pytest.importorskip("sklearn.svm")

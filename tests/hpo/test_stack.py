@@ -12,7 +12,7 @@ from bilevel_core.lower import LowerSettings, respond
 from bilevel_core.oracles import make_oracle
 from bilevel_hpo import TuningProblem
 from bilevel_hpo.linear import LinearModel
-from bilevel_hpo.models import Rows, Tensors
+from bilevel_hpo.models import Model, Rows, Tensors
 from bilevel_hpo.problem import fold_of
 
 from .tools import MODELS, ROWS, data, problem, start_of
@@ -80,7 +80,12 @@ def test_there_is_no_formula_for_other_losses_nor_for_kinks() -> None:
     for name in ("elastic net", "softmax, class", "insensitive"):
         task = problem(MODELS[name])
         assert task.closed_form(task.x_layout.unflatten(task.x0)) is None
+
+
+def test_convexity_is_promised_where_it_is_known() -> None:
     assert not problem(MODELS["network"]).lower_convex
+    assert not Model.convex
+    assert {name for name in MODELS if not MODELS[name].convex} == {"network"}
 
 
 CALLS: list[int] = []
@@ -103,3 +108,37 @@ def test_folds_of_one_size_are_one_evaluation() -> None:
     CALLS.clear()
     task.lower(task.x_layout.unflatten(task.x0), task.y_layout.unflatten(task.y0))
     assert CALLS == [ROWS - 1]
+
+
+class Unruly(LinearModel):
+    """Decides in Python by a number, which no batch of folds can."""
+
+    def objective(self, x: Tensors, weights: torch.Tensor, rows: Rows) -> torch.Tensor:
+        total = super().objective(x, weights, rows)
+        return total if float(total.detach()) >= 0.0 else 2.0 * total
+
+
+def test_models_that_cannot_be_batched_are_evaluated_fold_by_fold() -> None:
+    plain = MODELS["ridge, group"]
+    inputs, targets = data(plain)
+    everyone = np.arange(ROWS)
+    values: list[torch.Tensor] = []
+    for kind in (Unruly, LinearModel):
+        model = kind("squared", plain.hyperparameters)
+        folds = [fold_of(model, inputs, targets, np.setdiff1d(everyone, p), p) for p in np.split(everyone, 3)]
+        task = TuningProblem(model, folds)
+        assert len(task.stacks) == (3 if kind is Unruly else 1)
+        x, y = task.x_layout.unflatten(task.x0), task.y_layout.unflatten(task.y0 + 0.3)
+        formula = task.closed_form(x)
+        assert formula is not None
+        values += [task.lower(x, y), task.objective(x, y), task.y_layout.flatten(formula)]
+    for a, b in zip(values[:3], values[3:], strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_penalised_intercept_has_no_moments() -> None:
+    plain = MODELS["ridge, group"]
+    model = LinearModel("squared", plain.hyperparameters, intercept="penalised")
+    task = problem(model)
+    assert task.closed_form(task.x_layout.unflatten(task.x0)) is None
+    assert respond(make_oracle(task), start_of(task)).converged

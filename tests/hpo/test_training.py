@@ -81,6 +81,21 @@ def test_hypergradient_is_that_of_refits(name: str) -> None:
     check_by_refits(task, x)
 
 
+def test_hypergradients_of_all_knobs_together_through_a_network_and_minibatches() -> None:
+    torch.manual_seed(0)
+    knobs = [
+        WeightDecay("tensor", start=0.05),
+        SampleWeights(ROWS),
+        LabelSmoothing(),
+        LossMixing({"brier": BRIER}),
+        Augmentation(lambda a, s: a + s * torch.randn_like(a)),
+    ]
+    module = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Tanh(), torch.nn.Linear(2, 3)).double()
+    task = TrainingProblem(module, CROSS, batches(0, size=12), batches(1), knobs, prior=0.3)
+    x = task.x0.numpy() + np.random.default_rng(0).normal(size=task.x0.numel()) * 0.1
+    check_by_refits(task, x, count=3)
+
+
 def test_a_run_improves_reports_and_loads() -> None:
     module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 3)).double()
     before = [p.clone() for p in module.parameters()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -65,7 +66,14 @@ def shipped(name: str) -> Table:
     return without_constants(table, "drop")
 
 
-def read_csv(path: Path, target: str, *, classify: bool, drop: Sequence[str] = (), faults: Faults = "error") -> Table:
+def read_csv(
+    path: str | os.PathLike[str],
+    target: str,
+    *,
+    classify: bool,
+    drop: Sequence[str] = (),
+    faults: Faults = "error",
+) -> Table:
     """Read a CSV file with a header line. All columns but the target's are numbers.
 
     Args:
@@ -79,6 +87,7 @@ def read_csv(path: Path, target: str, *, classify: bool, drop: Sequence[str] = (
     Raises:
         UsageError: whatever is wrong, with line and column.
     """
+    path = Path(path)  # from the command line it is one, from Python often a string
     lines, header = _lines(path)
     for label, names in (("target", [target]), ("drop", drop)):
         for name in names:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -108,7 +109,12 @@ class _Path:
         """The step with the smallest loss on the stopping rows; without such the last."""
         if self.stopping is None:
             return len(self.steps) - 1
-        return min(range(len(self.steps)), key=lambda k: cast("float", self.steps[k].stopping))
+        return least([cast("float", step.stopping) for step in self.steps])
+
+
+def least(losses: Sequence[float]) -> int:
+    """The place of the smallest loss, the first of equals; one that is no number is smaller than none."""
+    return min(range(len(losses)), key=lambda k: math.inf if math.isnan(losses[k]) else losses[k])
 
 
 def tune(

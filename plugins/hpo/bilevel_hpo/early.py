@@ -15,6 +15,7 @@ from bilevel_core.oracles import make_oracle
 from bilevel_core.result import Claim, Result, Termination, Values
 from bilevel_core.run.checkpoint import load, save
 from bilevel_core.run.record import CHECKPOINT, RunRecord, read_request
+from bilevel_hpo.descents import least
 from bilevel_hpo.training import TrainingProblem
 
 STOPPING = "stopping_loss"
@@ -42,15 +43,16 @@ class _Path:
     def event(self, event: Any) -> bool:
         if event.kind == "incumbent":
             row = {"step": len(self.rows), "objective": event.data["objective"], **event.data["figures"]}
-            if not self.rows or row[STOPPING] < self.rows[self.best][STOPPING]:
-                self.point = self._latest
+            before = self.best if self.rows else None
             self.rows.append({**row, "seconds": event.time})
+            if self.best != before:
+                self.point = self._latest
             self.ended = len(self.rows) - 1 - self.best >= self.patience
         return self.ended
 
     @property
     def best(self) -> int:
-        return min(range(len(self.rows)), key=lambda k: self.rows[k][STOPPING])
+        return least([row[STOPPING] for row in self.rows])
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""

@@ -132,7 +132,7 @@ def _made(table: Table, train: int, validation: int, bounds: tuple[float, float]
             f"train={train} and validation={validation}."
         )
     test = 1.0 - (train + validation) / rows
-    parts = split(table.targets, classes=2, seed=seed, test=test, validation=validation / rows)
+    parts = split(table.targets, classes=table.classes, seed=seed, test=test, validation=validation / rows)
     seen = table.inputs[parts.tuning]
     size = seen.std(axis=0)
     inputs = (table.inputs - seen.mean(axis=0)) / np.where(size > 0.0, size, 1.0)

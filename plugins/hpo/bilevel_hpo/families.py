@@ -146,6 +146,7 @@ def model_of(
             error = unknown("hyperparameter", parameter, ranges)
             raise TuningError(f"{error} Others of {name} can be tried from a list: choices={{{parameter!r}: [...]}}.")
         found.append(_hyperparameter(parameter, wish, ranges[parameter], name, data))
+    _check_fixed(estimator, name, asked)
     try:
         return _built(estimator, name, tuple(found), data, smoothing)
     except UsageError as error:
@@ -229,6 +230,21 @@ def _refuse(estimator: Any, name: str) -> None:
     alpha: Any = getattr(estimator, "alpha", 1.0)
     if not np.isscalar(alpha):
         raise TuningError(f"{name}: expected a number for alpha, got {type(alpha).__name__}.")
+
+
+def _check_fixed(estimator: Any, name: str, tuned: Mapping[str, Any]) -> None:
+    """Numbers of the estimator's that are kept: where they are wrong training has no minimum, or many."""
+    wanted: list[tuple[str, str, bool]] = []
+    for parameter in ("C", "alpha", "gamma"):
+        value: Any = getattr(estimator, parameter, None)
+        wanted += [(parameter, "a positive number", value is None or value > 0.0)]
+    share: Any = getattr(estimator, "l1_ratio", None)
+    wanted += [("l1_ratio", "a number from 0 to 1", share is None or 0.0 <= share <= 1.0)]
+    width: Any = getattr(estimator, "epsilon", None)
+    wanted += [("epsilon", "a number of at least 0", width is None or width >= 0.0)]
+    for parameter, what, right in wanted:
+        if parameter not in tuned and not right:
+            raise TuningError(f"{name}: expected {what} for {parameter}, got {getattr(estimator, parameter)!r}.")
 
 
 def _around(low: float, high: float, start: Any) -> Range:

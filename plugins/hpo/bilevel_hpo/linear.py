@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 
@@ -37,6 +37,7 @@ class LinearModel(Model):
         C: where it is not tuned.
     """
 
+    convex: ClassVar[bool] = True
     loss: Loss
     hyperparameters: tuple[Hyperparameter, ...]
     outputs: int = 1
@@ -111,7 +112,8 @@ class LinearModel(Model):
 
     def by_moments(self, rows: Rows) -> bool:
         """See `Model.by_moments`."""
-        return self.loss == "squared" and len(rows) > rows.inputs.shape[1]
+        # An intercept with a penalty keeps inputs and targets from being centred, which the moments count on.
+        return self.loss == "squared" and self.intercept != "penalised" and len(rows) > rows.inputs.shape[1]
 
     def objective(self, x: Tensors, weights: torch.Tensor, rows: Rows) -> torch.Tensor:
         """See `Model.objective`."""

@@ -136,11 +136,11 @@ class Model(ABC):
         loss_name: what `validation` is called in reports.
         classifies: whether targets are class numbers.
         refits: whether hyperparameters make sense for other training rows, too.
-        convex: whether `objective` is convex in the weights.
+        convex: whether `objective` is known to be convex in the weights, at all hyperparameters.
     """
 
     refits: ClassVar[bool] = True
-    convex: ClassVar[bool] = True
+    convex: ClassVar[bool] = False
     hyperparameters: tuple[Hyperparameter, ...]
     loss_name: str
     classifies: bool

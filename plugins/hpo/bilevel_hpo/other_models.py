@@ -22,6 +22,7 @@ class KernelRidgeModel(Model):
         alpha, gamma: where they are not tuned.
     """
 
+    convex: ClassVar[bool] = True
     hyperparameters: tuple[Hyperparameter, ...]
     alpha: float = 1.0
     gamma: float = 1.0
@@ -79,6 +80,7 @@ class CleaningModel(Model):
     """
 
     refits: ClassVar[bool] = False
+    convex: ClassVar[bool] = True
     hyperparameters: tuple[Hyperparameter, ...]
     outputs: int
     l2: float = 1e-3
@@ -129,7 +131,6 @@ class NetworkModel(Model):
         seed: of the starting weights.
     """
 
-    convex: ClassVar[bool] = False
     hyperparameters: tuple[Hyperparameter, ...]
     hidden: int
     outputs: int

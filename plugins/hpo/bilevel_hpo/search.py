@@ -78,7 +78,8 @@ class BilevelSearchCV(MetaEstimatorMixin, BaseEstimator):
         best_params_, best_score_, best_index_, best_estimator_, cv_results_, n_splits_, refit_time_, scorer_: as in
             GridSearchCV. ``cv_results_`` has a row for each point of the path; there are no times in it, since the
             folds of all points share their work.
-        hypergradient_: by name, at the best point, of the loss by the hyperparameters' logarithms (log-odds).
+        hypergradient_: by name, at the best point, of the loss and the prior by the hyperparameters' logarithms
+            (log-odds); squared errors are divided by the variance of y.
         result_: the core's `Result`: certificate, trace, counts.
         n_iter_: steps of the best descent.
         n_lower_solves_: how often all folds were trained.

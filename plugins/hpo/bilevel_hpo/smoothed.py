@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import torch
@@ -34,7 +35,8 @@ class SmoothedHingeModel(LinearModel):
     width: float = 0.1
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.width) and self.width > 0.0):
+        given: Any = self.width
+        if isinstance(given, bool) or not isinstance(given, Real) or not 0.0 < float(given) < math.inf:
             raise UsageError(f"Expected the width of the smoothing as a positive number, got {self.width!r}.")
 
     @property

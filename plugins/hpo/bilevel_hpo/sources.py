@@ -49,7 +49,7 @@ class Source:
         """Which rows are for what."""
         return split(
             table.targets,
-            classes=len(table.classes),
+            classes=table.classes,
             test=self.test,
             validation=self.validation,
             stopping=self.stopping,

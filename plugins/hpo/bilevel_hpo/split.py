@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +39,7 @@ class Split:
 def split(
     targets: np.ndarray,
     *,
-    classes: int = 0,
+    classes: int | Sequence[Any] = 0,
     test: float = 0.25,
     validation: float = 0.25,
     stopping: float = 0.0,
@@ -48,7 +50,7 @@ def split(
 
     Args:
         targets: shape (rows,); class numbers where there are classes.
-        classes: how many; 0 for numbers.
+        classes: how many, or their labels; 0 or none of them for numbers.
         test: share of all rows that is held out.
         validation: share of all rows for validation, with one fold.
         stopping: share of all rows that say when to stop; 0 for none.
@@ -66,7 +68,8 @@ def split(
         )
     if folds < 1:
         raise UsageError(f"Expected folds of at least 1, got {folds}.")
-    order = _mixed(targets, classes, np.random.default_rng(seed))
+    labels = range(classes) if isinstance(classes, int) else classes
+    order = _mixed(targets, len(labels), np.random.default_rng(seed))
     held = max(1, round(test * len(order)))
     aside = max(1, round(stopping * len(order))) if stopping else 0
     rest = order[held + aside :]
@@ -83,11 +86,11 @@ def split(
             f"{len(order)} rows are too few for these shares: raise their number, or lower test or validation."
         )
     for train, _ in pairs:
-        lacking = set(range(classes)) - set(np.asarray(targets)[train].tolist())
+        lacking = set(range(len(labels))) - set(np.asarray(targets)[train].tolist())
         if lacking:
             raise UsageError(
-                f"Class number {min(lacking)} has no training row in one of the folds: its rows are too few. Leave the "
-                "class out, or lower folds, test or validation."
+                f"Class {labels[min(lacking)]!r} has no training row in one of the folds: its rows are too few. Leave "
+                "the class out, lower folds, test or validation, or have more rows for training."
             )
     return Split(pairs, np.sort(order[:held]), np.sort(order[held : held + aside]))
 

@@ -1,13 +1,20 @@
-"""Folds whose parts have equally many rows, evaluated as one batch: one call of a function for all of them."""
+"""Folds whose parts have equally many rows, evaluated as one batch: one call of a function for all of them.
+
+That takes functions of tensors alone. Models of the user's own with Python's `if` and `float` in them are evaluated
+fold by fold, as a fold is that has no other of its size.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from bilevel_hpo.models import Fold, Model, Rows, Tensors
+
+Weights = Sequence[torch.Tensor] | Mapping[int, torch.Tensor]
+"""A vector for each fold, by its number."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,16 +42,16 @@ class Stack:
         train = _stacked([f.train for f in folds], moments=model.by_moments(folds[0].train))
         return cls(tuple(places), train, _stacked([f.validation for f in folds], moments=False))
 
-    def weights(self, y: Sequence[torch.Tensor]) -> torch.Tensor:
+    def weights(self, y: Weights) -> torch.Tensor:
         """Of these folds, shape (folds, weights), from those of all."""
         return torch.stack([y[k] for k in self.places])
 
-    def objectives(self, model: Model, x: Tensors, y: Sequence[torch.Tensor]) -> torch.Tensor:
+    def objectives(self, model: Model, x: Tensors, y: Weights) -> torch.Tensor:
         """The training objective of each fold, shape (folds,)."""
         weights = self.weights(y)
         return _mapped(lambda w, rows: model.objective(x, w, rows), weights, self.train.on(weights.device))
 
-    def losses(self, model: Model, x: Tensors, y: Sequence[torch.Tensor]) -> torch.Tensor:
+    def losses(self, model: Model, x: Tensors, y: Weights) -> torch.Tensor:
         """The validation loss of each fold, shape (folds,)."""
         weights = self.weights(y)
 
@@ -65,7 +72,29 @@ def stacks_of(folds: Sequence[Fold], model: Model) -> tuple[Stack, ...]:
     for k, fold in enumerate(folds):
         kind = fold.train.inputs.shape, len(fold.validation), fold.train.unit
         groups.setdefault(kind, []).append(k)
-    return tuple(Stack.of(places, [folds[k] for k in places], model) for places in groups.values())
+    found: list[Stack] = []
+    for places in groups.values():
+        stack = Stack.of(places, [folds[k] for k in places], model)
+        found += [stack] if _batches(stack, folds, model) else [Stack.of([k], [folds[k]], model) for k in places]
+    return tuple(found)
+
+
+def _batches(stack: Stack, folds: Sequence[Fold], model: Model) -> bool:
+    """Whether a model's functions can be called for several folds at once."""
+    if len(stack.places) == 1:
+        return True
+    x = model.variables()[0]
+    y = {k: model.start(folds[k].train) for k in stack.places}
+    try:
+        with torch.no_grad():
+            stack.objectives(model, x, y)
+            stack.losses(model, x, y)
+            if model.solvable(folds[stack.places[0]].train):
+                stack.closed_forms(model, x)
+    except RuntimeError:
+        # What is wrong with the model itself comes up again fold by fold.
+        return False
+    return True
 
 
 def _stacked(rows: Sequence[Rows], *, moments: bool) -> Rows:
@@ -81,4 +110,6 @@ def _mapped(function: Callable[..., torch.Tensor], weights: torch.Tensor, *rows:
     def single(w: torch.Tensor, *parts: tuple[torch.Tensor, ...]) -> torch.Tensor:
         return function(w, *(Rows.made(p, 0.0, unit) for p, unit in zip(parts, units, strict=True)))
 
+    if len(weights) == 1:
+        return single(weights[0], *(tuple(p[0] for p in r.tensors) for r in rows))[None]
     return torch.func.vmap(single)(weights, *(r.tensors for r in rows))
