@@ -101,7 +101,7 @@ class Record:
         return value
 
 
-def ours(solver: str, race: Race, record: Record, seed: int) -> None:
+def ours(solver: str, race: Race, record: Record, seed: int, **given: Any) -> None:
     names = tuple(f"f{k}" for k in range(race.size))
     index, labels = index_of("feature", names, ("target",))
     alpha = Hyperparameter("alpha", math.exp(LOW), math.exp(HIGH), 1.0, index=index, labels=labels)
@@ -149,9 +149,9 @@ def ours(solver: str, race: Race, record: Record, seed: int) -> None:
             values.append(event.data["objective"])
         return over or (len(values) > 1 and 0.0 < values[-2] - values[-1] <= SHARED_GAIN * abs(values[-1]))
 
-    start = bl.solve(shared, solver, callbacks=[settled], verify=False, time_limit=limit)
+    start = bl.solve(shared, solver, given, callbacks=[settled], verify=False, time_limit=limit)
     problem.x0 = torch.full((race.size,), float(start.x["log_alpha"][0]), dtype=torch.float64)
-    result = bl.solve(problem, solver, {"tolerance": 1e-5}, callbacks=[note], verify=False, time_limit=limit)
+    result = bl.solve(problem, solver, {"tolerance": 1e-5, **given}, callbacks=[note], verify=False, time_limit=limit)
     record.solves = sum(r.counts.get("lower_solves", 0) for r in (start, result))
 
 
@@ -209,6 +209,7 @@ def smac(race: Race, record: Record, seed: int) -> None:
 METHODS: dict[str, Callable[[Race, Record, int], None]] = {
     "bilevel hypergradient": lambda race, record, seed: ours("hypergradient", race, record, seed),
     "bilevel auxiliary": lambda race, record, seed: ours("auxiliary", race, record, seed),
+    "bilevel trust-region, exact": lambda race, record, seed: ours("trust-region", race, record, seed, hessian="exact"),
     "scikit-learn, one alpha": one_alpha,
     "random": random_search,
     "Optuna TPE": lambda race, record, seed: optuna_sampler("tpe", race, record, seed),

@@ -4,7 +4,8 @@
 """
 
 from bilevel_core.hypergradients.base import MODES, Hypergradient, HypergradientSettings
+from bilevel_core.hypergradients.hessian import ReducedHessian
 from bilevel_core.hypergradients.reduced import reduced_gradient
 from bilevel_core.hypergradients.system import OptimalitySystem
 
-__all__ = ["MODES", "Hypergradient", "HypergradientSettings", "OptimalitySystem", "reduced_gradient"]
+__all__ = ["MODES", "Hypergradient", "HypergradientSettings", "OptimalitySystem", "ReducedHessian", "reduced_gradient"]

@@ -3,6 +3,7 @@ implementations: PyTorch's automatic differentiation, and CasADi's symbolic deri
 """
 
 from bilevel_core.oracles.base import (
+    AdjointCurvature,
     Curvature,
     NonFiniteError,
     Oracle,
@@ -13,4 +14,14 @@ from bilevel_core.oracles.base import (
 )
 from bilevel_core.oracles.make import make_oracle
 
-__all__ = ["Curvature", "NonFiniteError", "Oracle", "Rows", "Vector", "make_oracle", "norm", "some_of"]
+__all__ = [
+    "AdjointCurvature",
+    "Curvature",
+    "NonFiniteError",
+    "Oracle",
+    "Rows",
+    "Vector",
+    "make_oracle",
+    "norm",
+    "some_of",
+]

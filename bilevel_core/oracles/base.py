@@ -94,12 +94,20 @@ class Curvature(ABC):
         """``L_yx`` as an array, shape (ny, nx). For small problems only."""
 
 
+class AdjointCurvature(ABC):
+    """Second derivatives of ``F(x, y) - v . f_y(x, y)`` at one point, for one adjoint v of a hypergradient."""
+
+    @abstractmethod
+    def product(self, d: np.ndarray, along_y: Vector) -> tuple[np.ndarray, Vector]:
+        """How its gradients by x and by y change along ``d`` in x and ``along_y`` in y."""
+
+
 class Oracle(ABC):
     """Values and derivatives of one problem. Holds no iterate: every method takes the point.
 
     Attributes:
         counts: work done, by kind: ``upper_values``, ``lower_values``, ``upper_gradients``, ``lower_gradients``,
-            ``hessian_products``, ``mixed_products``, ``lower_solves``; merged into the result's counts.
+            ``hessian_products``, ``mixed_products``, ``third_derivative_products``, ``lower_solves``; merged into the result's counts.
         notes: sentences for the result's message (a fallback that was taken, say), each once.
         nx, ny: numbers of upper and lower variables.
         x_lower, x_upper, y_lower, y_upper: bounds, float64 arrays with infinities where absent.
@@ -206,6 +214,10 @@ class Oracle(ABC):
         self, x: np.ndarray, y: Vector, inequality: np.ndarray | None = None, equality: np.ndarray | None = None
     ) -> Curvature:
         """Second derivatives of the Lagrangian with multipliers of g and h (zeros by default)."""
+
+    def adjoint_curvature(self, x: np.ndarray, y: Vector, adjoint: Vector) -> AdjointCurvature | None:
+        """Second derivatives of ``F - adjoint . f_y``; None where there are none."""
+        return None
 
     # In the user's terms.
 

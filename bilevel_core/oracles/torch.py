@@ -11,6 +11,7 @@ import torch
 
 from bilevel_core.errors import ModelError, UsageError
 from bilevel_core.oracles.base import NonFiniteError, Oracle, Rows, Vector, norm
+from bilevel_core.oracles.torch_adjoint import TorchAdjointCurvature
 from bilevel_core.oracles.torch_curvature import TorchCurvature, does_not_depend
 from bilevel_core.oracles.torch_terms import Terms
 from bilevel_core.problems.torch import TorchProblem
@@ -247,6 +248,10 @@ class TorchOracle(Oracle):
             gauss_newton: leave out the second derivatives of the model's outputs; needs ``outputs``.
         """
         return TorchCurvature(self, x, y, inequality, equality, gauss_newton=gauss_newton)
+
+    def adjoint_curvature(self, x: np.ndarray, y: Vector, adjoint: Vector) -> TorchAdjointCurvature:
+        """See `Oracle.adjoint_curvature`."""
+        return TorchAdjointCurvature(self, x, y, adjoint)
 
     # In the user's terms.
 

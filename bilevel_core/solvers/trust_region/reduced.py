@@ -7,11 +7,11 @@ Steihaug (1983) for truncated conjugate gradients; Byrd, Nocedal and Schnabel (1
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from bilevel_core.hypergradients import HypergradientSettings, reduced_gradient
+from bilevel_core.hypergradients import HypergradientSettings, ReducedHessian, reduced_gradient
 from bilevel_core.lower import LowerFailedError, LowerSettings, Response, respond
 from bilevel_core.oracles import Oracle, norm
 from bilevel_core.result import Claim, Termination
@@ -39,6 +39,7 @@ class ReducedState(State):
     Attributes:
         gradient: the hypergradient at the candidate, shape (nx,).
         adjoint: of the last hypergradient, to start the next from.
+        response: the lower level's answer at the candidate, where the model is made of it.
         residual: of the lower level at the candidate.
         strict: whether Phi is smooth at the candidate, as far as the multipliers tell.
         bent: whether the linear solve for the hypergradient met negative curvature of the lower level.
@@ -50,6 +51,7 @@ class ReducedState(State):
 
     gradient: np.ndarray = field(default_factory=lambda: np.zeros(0))
     adjoint: Any = None
+    response: Response | None = None
     residual: float = 0.0
     strict: bool = True
     bent: bool = False
@@ -68,6 +70,7 @@ class ReducedMethod:
     max_radius: float
     min_radius: float
     tolerance: float
+    hessian: Literal["quasi-newton", "exact"]
     quasi_newton: Literal["bfgs", "sr1"]
     memory: int
     lower: LowerSettings
@@ -86,7 +89,7 @@ class ReducedMethod:
         assert here is not None
         if self._size(oracle, state) <= self.tolerance:
             return self._settled(oracle, state)
-        model = QuasiNewton(state.steps, state.changes, self.quasi_newton, norm(state.gradient) / state.radius)
+        model = self._model(oracle, state)
         low, high = oracle.x_lower - here.x, oracle.x_upper - here.x
         d = bounded_step(model, state.gradient, state.radius, low, high)
         predicted = -float(state.gradient @ d + 0.5 * d @ model.product(d))
@@ -124,6 +127,13 @@ class ReducedMethod:
             radius = min(2.0 * radius, self.max_radius)
         new = self._at(replace(state, radius=radius), oracle, x, response)
         return self._remember(new, x - here.x, new.gradient - state.gradient)
+
+    def _model(self, oracle: Oracle, state: ReducedState) -> Quadratic:
+        if self.hessian == "exact":
+            assert state.candidate is not None
+            assert state.response is not None
+            return ReducedHessian(oracle, state.candidate.x, state.response, state.adjoint, self.hypergradient)
+        return QuasiNewton(state.steps, state.changes, self.quasi_newton, norm(state.gradient) / state.radius)
 
     def done(self, state: ReducedState) -> Stop | None:
         """The message is that of the step that ended the start."""
@@ -171,6 +181,7 @@ class ReducedMethod:
             candidate=Candidate(x.copy(), response.y, here.upper),
             gradient=here.value,
             adjoint=here.adjoint,
+            response=response if self.hessian == "exact" else None,
             residual=response.residual,
             strict=here.strict,
             bent=here.negative_curvature,
@@ -184,7 +195,11 @@ class ReducedMethod:
 
     def _remember(self, state: ReducedState, s: np.ndarray, change: np.ndarray) -> ReducedState:
         """Keep the pair for the model, unless its curvature is noise."""
-        if norm(change) == 0.0 or (self.quasi_newton == "bfgs" and s @ change <= 1e-8 * norm(s) * norm(change)):
+        if (
+            self.hessian == "exact"
+            or norm(change) == 0.0
+            or (self.quasi_newton == "bfgs" and s @ change <= 1e-8 * norm(s) * norm(change))
+        ):
             return state
         keep = max(0, self.memory - 1)
         steps = np.vstack([state.steps[len(state.steps) - keep :] if keep < len(state.steps) else state.steps, s])
@@ -200,6 +215,14 @@ class ReducedMethod:
         x = state.candidate.x
         projected = x - np.clip(x - state.gradient, oracle.x_lower, oracle.x_upper)
         return float(np.abs(projected).max(initial=0.0))
+
+
+class Quadratic(Protocol):
+    """The second-order part of a model."""
+
+    def product(self, v: np.ndarray, /) -> np.ndarray:
+        """Its matrix times a vector."""
+        ...
 
 
 class QuasiNewton:
@@ -241,7 +264,7 @@ class QuasiNewton:
 
 
 def bounded_step(
-    model: QuasiNewton, gradient: np.ndarray, radius: float, low: np.ndarray, high: np.ndarray
+    model: Quadratic, gradient: np.ndarray, radius: float, low: np.ndarray, high: np.ndarray
 ) -> np.ndarray:
     """A step d with |d| <= radius and low <= d <= high that reduces ``gradient . d + 0.5 d . B d``.
 
@@ -271,7 +294,7 @@ def bounded_step(
     return d
 
 
-def _steihaug(model: QuasiNewton, slope: np.ndarray, d: np.ndarray, free: np.ndarray, radius: float) -> np.ndarray:
+def _steihaug(model: Quadratic, slope: np.ndarray, d: np.ndarray, free: np.ndarray, radius: float) -> np.ndarray:
     """An approximate minimiser p of the model around ``d`` over the free variables, with |d + p| <= radius."""
     p = np.zeros_like(slope)
     residual, direction = -slope, -slope

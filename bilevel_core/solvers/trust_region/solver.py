@@ -37,6 +37,10 @@ def _is_reduced(solver: Any, form: str | None) -> bool | None:
     return None if bilevel is None else not bilevel
 
 
+def _is_quasi_newton(solver: Any, form: str | None) -> bool | None:
+    return False if solver.hessian == "exact" else _is_reduced(solver, form)
+
+
 @dataclass(frozen=True)
 class TrustRegion(IterativeSolver):
     """Trust regions, with a bilevel model or on the reduced objective.
@@ -60,6 +64,10 @@ class TrustRegion(IterativeSolver):
     complementarity: Literal["auto", "sos1", "bigm"] = option(
         "auto", "bilevel: how the model's pairs are expressed: sos1 (SCIP), bigm (HiGHS); auto: sos1 where SCIP works"
     )
+    hessian: Literal["quasi-newton", "exact"] = option(
+        "quasi-newton",
+        "reduced: exact: products from third derivatives; differentiable problems without lower constraints but bounds",
+    )
     quasi_newton: Literal["bfgs", "sr1"] = option("bfgs", "reduced: which update of the Hessian")
     memory: int = option(10, "reduced: how many pairs the Hessian is made of")
     lower_tolerance: float = option(1e-10, "tightest tolerance of the lower level's solves")
@@ -70,8 +78,9 @@ class TrustRegion(IterativeSolver):
     state_types: ClassVar[tuple[type, ...]] = (BilevelState, ReducedState)
     only: ClassVar[tuple[Only, ...]] = (
         Only(("upper_model", "complementarity"), "with model=bilevel, for algebraic problems", _is_bilevel),
-        Only(("quasi_newton", "memory", "hypergradient_tolerance"), "with model=reduced", _is_reduced),
-        for_form("differentiable", "lower_method"),
+        Only(("hypergradient_tolerance",), "with model=reduced", _is_reduced),
+        Only(("quasi_newton", "memory"), "with model=reduced and hessian=quasi-newton", _is_quasi_newton),
+        for_form("differentiable", "lower_method", "hessian"),
     )
     uses_device: ClassVar[bool] = True
 
@@ -97,7 +106,10 @@ class TrustRegion(IterativeSolver):
                 return Refused("its levels are callables, of which there is no bilevel model", "model=reduced")
             if traits.upper_rows:
                 return Refused("model=reduced takes no constraints of the leader's besides bounds", "auxiliary")
-            return Accepted("quasi-Newton trust region on the reduced objective F(x, y(x))", "local")
+            if self.hessian == "exact" and any(f.rows for f in traits.followers):
+                return Refused("hessian=exact takes lower bounds, but no lower constraints", "hessian=quasi-newton")
+            how = "Newton's" if self.hessian == "exact" else "quasi-Newton"
+            return Accepted(f"{how} trust region on the reduced objective F(x, y(x))", "local")
         if traits.form != "algebraic":
             return Refused(f"there are no derivatives for {traits.form} problems", "a sampling solver")
         reason = refused(traits)
@@ -157,6 +169,7 @@ class TrustRegion(IterativeSolver):
             self.max_radius,
             self.min_radius,
             self.tolerance,
+            self.hessian,
             self.quasi_newton,
             self.memory,
             self._lower(context),
