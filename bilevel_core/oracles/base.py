@@ -107,7 +107,8 @@ class Oracle(ABC):
 
     Attributes:
         counts: work done, by kind: ``upper_values``, ``lower_values``, ``upper_gradients``, ``lower_gradients``,
-            ``hessian_products``, ``mixed_products``, ``third_derivative_products``, ``lower_solves``; merged into the result's counts.
+            ``hessian_products``, ``mixed_products``, ``third_derivative_products``,
+            ``lower_solves``; merged into the result's counts.
         notes: sentences for the result's message (a fallback that was taken, say), each once.
         nx, ny: numbers of upper and lower variables.
         x_lower, x_upper, y_lower, y_upper: bounds, float64 arrays with infinities where absent.

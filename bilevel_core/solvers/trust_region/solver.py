@@ -66,7 +66,7 @@ class TrustRegion(IterativeSolver):
     )
     hessian: Literal["quasi-newton", "exact"] = option(
         "quasi-newton",
-        "reduced: exact: products from third derivatives; differentiable problems without lower constraints but bounds",
+        "reduced: exact: by third derivatives; differentiable problems whose lower constraints are bounds",
     )
     quasi_newton: Literal["bfgs", "sr1"] = option("bfgs", "reduced: which update of the Hessian")
     memory: int = option(10, "reduced: how many pairs the Hessian is made of")
