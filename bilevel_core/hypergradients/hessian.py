@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import scipy.linalg
 
 from bilevel_core.errors import UsageError
 from bilevel_core.hypergradients.base import HypergradientSettings
-from bilevel_core.hypergradients.system import OptimalitySystem
+from bilevel_core.hypergradients.system import OptimalitySystem, Solved
 from bilevel_core.lower import Response
 from bilevel_core.oracles import Oracle, Vector
+
+DENSE = 500
+"""Lower variables up to which the lower Hessian is written out and factored once, for all products at a point."""
 
 
 class ReducedHessian:
@@ -49,11 +55,29 @@ class ReducedHessian:
         curved = oracle.adjoint_curvature(x, response.y, adjoint)
         if curved is None:
             raise UsageError(f"There are no third derivatives for {oracle.form} problems.")
-        self._curved = curved
+        self._oracle, self._curved = oracle, curved
         self._system = OptimalitySystem(oracle, x, response, settings)
+        self._free = np.flatnonzero(~self._system.fixed)
+        self._factor = self._factored() if oracle.ny <= DENSE and self._system.settings.mode == "cg" else None
 
     def product(self, d: np.ndarray) -> np.ndarray:
         """The Hessian times a direction, shape (nx,)."""
-        moved = self._system.follow(d)
+        moved = self._solved(-self._system.curvature.mixed_y(d))
         by_x, by_y = self._curved.product(d, moved.v)
-        return self._system.total(by_x, self._system.solve(by_y))
+        return self._system.total(by_x, self._solved(by_y))
+
+    def _factored(self) -> Any:
+        """The Cholesky factor of f_yy on the free variables; None where it is not positive definite."""
+        matrix = self._system.curvature.dense()[np.ix_(self._free, self._free)]
+        matrix[np.diag_indices(self._free.size)] += self._system.settings.damping
+        try:
+            return scipy.linalg.cho_factor(matrix, lower=True)
+        except np.linalg.LinAlgError:
+            return None
+
+    def _solved(self, a: Vector) -> Solved:
+        if self._factor is None:
+            return self._system.solve(a)
+        v = np.zeros(self._oracle.ny)
+        v[self._free] = scipy.linalg.cho_solve(self._factor, self._oracle.to_numpy(a)[self._free])
+        return Solved(self._oracle.from_numpy(v), np.zeros(0), 0.0)

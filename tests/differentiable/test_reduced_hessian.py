@@ -15,6 +15,7 @@ torch: Any = pytest.importorskip("torch", reason="differentiable problems need t
 import bilevel_core as bl  # noqa: E402
 from bilevel_core.errors import RefusedError, UsageError  # noqa: E402
 from bilevel_core.hypergradients import HypergradientSettings, ReducedHessian, reduced_gradient  # noqa: E402
+from bilevel_core.hypergradients import hessian as hessian_module  # noqa: E402
 
 from .tools import answer, oracle_of  # noqa: E402
 
@@ -92,8 +93,12 @@ def by_differences(problem: bl.TorchProblem) -> np.ndarray:
     return np.stack(columns, axis=1)
 
 
+@pytest.mark.parametrize("dense", [True, False])
 @pytest.mark.parametrize("make", [ridge, logistic, network, batches, bounded])
-def test_products_are_those_of_the_hessian(make: Callable[[], bl.TorchProblem]) -> None:
+def test_products_are_those_of_the_hessian(
+    make: Callable[[], bl.TorchProblem], dense: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hessian_module, "DENSE", 500 if dense else 0)
     problem = make()
     oracle = oracle_of(problem)
     x, response = answer(problem)
