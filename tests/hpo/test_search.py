@@ -155,6 +155,16 @@ def test_joint_tuning_is_as_good() -> None:
     assert joint.best_params_["alpha"] == pytest.approx(other.best_params_["alpha"], rel=0.02)
 
 
+@pytest.mark.parametrize("estimator", [Ridge(), Lasso()])
+def test_newtons_method_is_as_good(estimator: Any) -> None:
+    exact, other = (
+        BilevelSearchCV(estimator, {"alpha": "feature"}, cv=FOLDS, max_iter=30, **how).fit(INPUTS, TARGETS)
+        for how in ({"solver": "trust-region", "solver_options": {"hessian": "exact"}}, {"solver": "hypergradient"})
+    )
+    assert exact.result_.options["hessian"] == "exact"
+    assert exact.best_score_ >= other.best_score_ - 1e-3 * abs(other.best_score_)
+
+
 def test_the_core_checks_when_asked() -> None:
     search = BilevelSearchCV(Ridge(), cv=FOLDS, max_iter=3, verify=True).fit(INPUTS, TARGETS)
     assert search.result_.certificate is not None

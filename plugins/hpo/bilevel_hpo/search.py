@@ -69,6 +69,7 @@ class BilevelSearchCV(MetaEstimatorMixin, BaseEstimator):
         early_stopping: share of the rows that decide when to stop, seen by no fold; 0 for none.
         patience: steps without a better loss on those rows before stopping.
         solver: ``hypergradient``, ``auxiliary`` or ``trust-region``.
+        solver_options: more options of the solver, such as ``{"hessian": "exact"}`` of ``trust-region``.
         max_iter: most steps of a descent.
         tol: norm of the hypergradient, relative to its first, at which a descent ends.
         verify: whether the core re-solves the training of the best point independently (``result_.certificate``).
@@ -102,6 +103,7 @@ class BilevelSearchCV(MetaEstimatorMixin, BaseEstimator):
         early_stopping: float = 0.0,
         patience: int = 3,
         solver: str = "hypergradient",
+        solver_options: Mapping[str, Any] | None = None,
         max_iter: int = 50,
         tol: float = 1e-4,
         verify: bool = False,
@@ -121,6 +123,7 @@ class BilevelSearchCV(MetaEstimatorMixin, BaseEstimator):
         self.early_stopping = early_stopping
         self.patience = patience
         self.solver = solver
+        self.solver_options = solver_options
         self.max_iter = max_iter
         self.tol = tol
         self.verify = verify
@@ -152,7 +155,7 @@ class BilevelSearchCV(MetaEstimatorMixin, BaseEstimator):
             feature_groups=self.feature_groups,
             prior=self.prior,
             solver=self.solver,
-            options={"max_iterations": self.max_iter, "tolerance": self.tol},
+            options={"max_iterations": self.max_iter, "tolerance": self.tol, **(self.solver_options or {})},
             patience=self.patience,
             seed=self.random_state or 0,
             verify=self.verify,
