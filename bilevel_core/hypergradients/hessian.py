@@ -51,10 +51,12 @@ class ReducedHessian:
         settings: HypergradientSettings | None = None,
     ) -> None:
         if oracle.has_lower_rows:
-            raise UsageError("The Hessian of the reduced objective takes lower bounds, but no lower constraints.")
+            raise UsageError(
+                "The reduced Hessian takes lower bounds, but no lower constraints: leave out hessian=exact."
+            )
         curved = oracle.adjoint_curvature(x, response.y, adjoint)
         if curved is None:
-            raise UsageError(f"There are no third derivatives for {oracle.form} problems.")
+            raise UsageError(f"There are no third derivatives for {oracle.form} problems: leave out hessian=exact.")
         self._oracle, self._curved = oracle, curved
         self._system = OptimalitySystem(oracle, x, response, settings)
         self._free = np.flatnonzero(~self._system.fixed)

@@ -135,6 +135,10 @@ def test_what_cannot_have_it_is_refused() -> None:
     rows = ridge(lower_inequality=lambda x, y: y.sum() - 100.0)
     with pytest.raises(RefusedError, match="hessian=exact takes lower bounds, but no lower constraints"):
         bl.solve(rows, "trust-region", {"hessian": "exact"})
+    oracle = oracle_of(rows)
+    x, response = answer(rows)
+    with pytest.raises(UsageError, match="no lower constraints: leave out hessian=exact"):
+        ReducedHessian(oracle, x, response, response.y)
     with pytest.raises(UsageError, match="memory"):
         bl.solve(ridge(), "trust-region", {"hessian": "exact", "memory": 5})
 

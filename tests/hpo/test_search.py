@@ -165,6 +165,11 @@ def test_newtons_method_is_as_good(estimator: Any) -> None:
     assert exact.best_score_ >= other.best_score_ - 1e-3 * abs(other.best_score_)
 
 
+def test_options_that_have_a_name_of_their_own_are_not_given_twice() -> None:
+    with pytest.raises(ValueError, match="max_iterations are given by max_iter and tol"):
+        BilevelSearchCV(Ridge(), solver_options={"max_iterations": 3}).fit(INPUTS, TARGETS)
+
+
 def test_the_core_checks_when_asked() -> None:
     search = BilevelSearchCV(Ridge(), cv=FOLDS, max_iter=3, verify=True).fit(INPUTS, TARGETS)
     assert search.result_.certificate is not None

@@ -155,7 +155,7 @@ class BilevelSearchCV(MetaEstimatorMixin, BaseEstimator):
             feature_groups=self.feature_groups,
             prior=self.prior,
             solver=self.solver,
-            options={"max_iterations": self.max_iter, "tolerance": self.tol, **(self.solver_options or {})},
+            options=self._solver_options(),
             patience=self.patience,
             seed=self.random_state or 0,
             verify=self.verify,
@@ -171,6 +171,12 @@ class BilevelSearchCV(MetaEstimatorMixin, BaseEstimator):
             self.best_estimator_ = self._refitted(found, task)
             self.refit_time_ = time.perf_counter() - start
         return self
+
+    def _solver_options(self) -> dict[str, Any]:
+        given, own = dict(self.solver_options or {}), {"max_iterations": self.max_iter, "tolerance": self.tol}
+        if both := sorted(given.keys() & own.keys()):
+            raise TuningError(f"solver_options: {', '.join(both)} are given by max_iter and tol; leave them out.")
+        return {**own, **given}
 
     def _checked(self, X: Any, y: Any) -> tuple[Any, np.ndarray, tuple[Any, ...]]:
         """Rows, targets (classes as numbers), and the classes' labels."""
