@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -10,7 +12,11 @@ import typer
 from bilevel_core.errors import UsageError
 from bilevel_core.report import table
 from bilevel_core.run.options import read
+from bilevel_core.run.record import CUT_SHORT, RunRecord
 from bilevel_toll.commands.base import Folder, Form, Listing, Options, Parameters, Seconds, Seed, echo, ended, pairs_of
+
+RUN = "run"
+"""The record of the run, inside the folder of its tables."""
 
 
 def design(
@@ -28,6 +34,9 @@ def design(
         typer.Option(metavar="SPEC", help="Where searches run: serial, processes:4, ...  [default: here]"),
     ] = None,
     out: Folder = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out, with its own solver, options and seed.")
+    ] = False,
     parameter: Parameters = None,
     form: Form = Listing.TEXT,
 ) -> None:
@@ -46,10 +55,24 @@ def design(
     problem = congested_tolls(
         network=network, **read(congested_tolls, given, kind="parameter", owner="toll design", skip=("network",))
     )
-    result = bl.solve(
-        problem, solver=solver, options=pairs_of(option or [], "-o"), time_limit=time_limit, seed=seed,
-        executor=executor,
-    )  # fmt: skip
+    options = pairs_of(option or [], "-o")
+    if resume:
+        if out is None or not (out / RUN).is_dir():
+            raise UsageError("--resume goes on with the run in --out: give the folder that it was written to.")
+        if options or solver != "auto" or seed:
+            raise UsageError("--resume takes solver, options and seed from the run: leave -s, -o and --seed out.")
+        result = bl.resume(problem, out / RUN, time_limit=time_limit, executor=executor)
+    else:
+        asked = {
+            "problem": "toll/congested",
+            "parameters": {**given, "network": network},
+            "directory": str(Path.cwd()),
+            "command": sys.argv[1:],
+        }
+        result = bl.solve(
+            problem, solver=solver, options=options, time_limit=time_limit, seed=seed, executor=executor,
+            out=None if out is None else RunRecord(out / RUN, asked),
+        )  # fmt: skip
     details: dict[str, Any] = dict(result.details)
     figures: dict[str, Any] = {
         "problem": problem.name,
@@ -71,6 +94,8 @@ def design(
             rows["pareto.csv"] = details["pareto"]
         write_tables(out, rows, {k: v for k, v in figures.items() if not isinstance(v, dict)})
         typer.echo(f"wrote {out}", err=True)
+    if out is not None and result.termination in CUT_SHORT:
+        typer.echo("To go on with the run: the same command with --resume, without -s, -o and --seed.", err=True)
     tables = {k: v for k, v in details.items() if isinstance(v, list)}
     text = [line for name, rows in tables.items() for line in ("", name, *table(rows))]
     echo(figures | (tables if form is Listing.JSON else {}), form, text)
