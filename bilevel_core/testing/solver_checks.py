@@ -245,7 +245,7 @@ def resume_equals_uninterrupted(runner: Runner, case: Case) -> None:
     if not runner.factory.resumable:
         raise NotApplicable(f"{runner.name} keeps no checkpoints to go on from")
     often: dict[str, Any] = {}
-    if any(f.name == "checkpoint_every" for f in dataclasses.fields(runner.factory)):
+    if any(o.name == "checkpoint_every" for o in describe(runner.factory)):
         often = {"checkpoint_every": 0.0}
     whole = runner.run(case.make(), keeper=Keeper(), **often)
     steps = 0

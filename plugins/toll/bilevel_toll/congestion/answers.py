@@ -181,7 +181,7 @@ def _same(question: Entry, entry: Entry) -> bool:
 
 def _stored(x: np.ndarray, flows: Flows) -> Entry:
     """A point and its flows by routes, as a checkpoint holds them."""
-    routes = sparse.csc_matrix(flows.routes)
+    routes: Any = sparse.csc_matrix(flows.routes)
     return {
         "x": x,
         "shape": tuple(int(n) for n in routes.shape),
@@ -195,5 +195,5 @@ def _stored(x: np.ndarray, flows: Flows) -> Entry:
 
 def _flows(problem: TrafficProblem, stored: Entry) -> Flows:
     """Flows to start an equilibrium from; of what they hold only routes count."""
-    routes = sparse.csc_matrix((stored["on"], stored["rows"], stored["columns"]), shape=tuple(stored["shape"]))
+    routes = sparse.csc_matrix((stored["on"], stored["rows"], stored["columns"]), shape=stored["shape"])
     return replace(problem.untouched, routes=routes, owner=stored["owner"], route_flow=stored["flow"])

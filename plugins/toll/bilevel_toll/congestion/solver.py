@@ -127,7 +127,13 @@ def _assemble(progress: Progress, ended: bool) -> Result:
     flows = problem.flows(x, problem.untouched)
     value = problem.value(x, flows, problem.aims[0])
     claim, notes = Claim.FEASIBLE, list[str]()
-    if progress.optimal:
+    if not flows.converged:
+        claim = Claim.NONE
+        notes.append(
+            f"The equilibrium at the point reported did not converge: its relative gap is {flows.relative_gap:.1e}. "
+            "Nothing is claimed of it."
+        )
+    elif progress.optimal:
         claim = Claim.GLOBAL
         notes.append("The total time is the least there can be, up to one part in a million: no tolls do better.")
     elif _stationary(problem, x, flows, value):
