@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,13 @@ import pytest
 from bilevel_core.errors import UsageError
 from bilevel_core.result import Result, Termination
 from bilevel_core.run import RunContext, checkpoint
+from bilevel_core.sampling.generations import CmaSampler
 from bilevel_core.testing import solver_checks
 from bilevel_core.testing.runner import Case, Keeper, Runner
+from bilevel_toll.congestion.answers import Answers
+from bilevel_toll.congestion.asking import Task, Way
 from bilevel_toll.congestion.design import NetworkDesign
+from bilevel_toll.congestion.fan import Fan
 from bilevel_toll.congestion.problem import TrafficProblem
 from bilevel_toll.congestion.solver import TollDesign
 from bilevel_toll.congestion.tolls import CongestedTolls
@@ -127,9 +131,10 @@ def test_interrupted_again_and_again(users: Users) -> None:
     assert same(whole, result)
 
 
-def test_a_checkpoint_after_each_answer_serves_as_well(users: Users) -> None:
+@pytest.mark.parametrize("kind", ["revenue", "booths"])
+def test_a_checkpoint_after_each_answer_serves_as_well(kind: str, users: Users) -> None:
     """What a crash leaves: the last periodic checkpoint, none from the end."""
-    make, options = KINDS["revenue"]
+    make, options = KINDS[kind]
     whole = users.run(make(), options, Keeper())
     kept: list[bytes] = []
 
@@ -178,8 +183,96 @@ def test_another_problem_is_refused(users: Users) -> None:
     other = CongestedTolls(random_traffic(5), random_traffic(5).network.labels[:4], ("revenue",), upper=8.0)
     with pytest.raises(UsageError, match="changed since"):
         users.run(other, options, keeper)
-    with pytest.raises(UsageError, match="variables differ"):
+    with pytest.raises(UsageError, match="variables or the leader's limits"):
         users.run(booths(), options, keeper)
+
+
+def test_other_limits_of_the_leader_are_another_problem(users: Users) -> None:
+    keeper = Keeper()
+    users.run(booths(), {**FEW, "perturbations": 0}, keeper, 30)
+    more = CongestedTolls(random_traffic(6), random_traffic(6).network.labels[:6], upper=8.0, most_booths=3)
+    with pytest.raises(UsageError, match="limits differ"):
+        users.run(more, FEW, keeper)
+
+    def within(budget: float | None) -> TrafficProblem:
+        traffic = design().traffic
+        road = traffic.network.labels[int(np.argmax(traffic.roads.b))]
+        return NetworkDesign(traffic, {road: 1.0}, upper=6.0, budget=budget)
+
+    keeper = Keeper()
+    users.run(within(2.0), FEW, keeper, 5)
+    with pytest.raises(UsageError, match="limits differ"):
+        users.run(within(3.0), FEW, keeper)
+
+
+@pytest.mark.parametrize("how", ["time", "stop", "keyboard"])
+def test_what_was_found_is_not_lost_while_the_record_is_read(
+    how: str, users: Users, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, options = KINDS["revenue"]
+    keeper = Keeper(periodic=False)
+    part = users.run(make(), options, keeper, 40)
+    context = RunContext(
+        keeper=keeper, restored=checkpoint.loads(keeper.content), time_limit=0.0 if how == "time" else None
+    )
+    if how == "stop":
+        context.stop()
+    if how == "keyboard":
+
+        def interrupt(_: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(CmaSampler, "ask", interrupt)
+    again = TollDesign(**options).run(make(), context)
+    assert again.termination is (Termination.TIME_LIMIT if how == "time" else Termination.STOPPED_BY_USER)
+    assert again.upper_objective == part.upper_objective
+    assert np.array_equal(again.y["flow"], part.y["flow"])
+    if how != "keyboard":
+        assert again.counts == part.counts
+    monkeypatch.undo()
+    whole = TollDesign(**options).run(make(), RunContext(keeper=Keeper()))
+    assert same(whole, TollDesign(**options).run(make(), RunContext(restored=checkpoint.loads(keeper.content))))
+
+
+def test_a_smaller_budget_keeps_what_was_found(users: Users) -> None:
+    make, options = KINDS["revenue"]
+    keeper = Keeper()
+    whole = users.run(make(), options, keeper)
+    less = users.run(make(), {**options, "solves": 3}, keeper)
+    assert less.termination is Termination.ITERATION_LIMIT
+    assert less.upper_objective == whole.upper_objective
+
+
+def test_a_way_that_another_clock_cut_short_is_no_answer() -> None:
+    problem, keeper = revenue(), Keeper()
+
+    class Elsewhere(ThreadPoolExecutor):
+        def submit(self, *_: object, **__: object) -> Any:
+            future: Future[Way] = Future()
+            future.set_result(Way(ledger=((0, 0),) * 4, ended=True))
+            return future
+
+    context = RunContext(keeper=keeper, executor=Elsewhere(1))
+    answers = Answers(problem, context, 0.0, "TollDesign")
+    for budget, recorded in ((50, 0), (3, 1)):
+        with Fan(problem, context, answers) as fan:
+            task = Task(problem.bounds[0], None, 0, curved=True, tolerance=1e-8)
+            assert [w.ended for w in fan.ways([task], lambda budget=budget: budget, [None])] == [True]
+        answers.checkpoint()
+        assert len(checkpoint.loads(keeper.content).entry("answers")) == recorded
+
+
+def test_a_larger_budget_with_booths(users: Users) -> None:
+    """Its phases have shares of the budget: what was cut short by them is asked anew."""
+    make, options = KINDS["booths"]
+    whole = users.run(make(), options, Keeper())
+    keeper = Keeper()
+    less = users.run(make(), {**options, "solves": 70}, keeper)
+    assert less.termination is Termination.ITERATION_LIMIT
+    more = users.run(make(), options, keeper)
+    assert (more.termination, more.counts) == (whole.termination, whole.counts)
+    assert more.upper_objective == pytest.approx(whole.upper_objective, rel=1e-9)
+    assert users.count < whole.counts["lower_solves"]
 
 
 def test_another_search_asks_anew_and_says_so(users: Users) -> None:

@@ -2,7 +2,8 @@
 
 The search of `toll-design` depends on its seed and on the answers only. A resumed run therefore begins from the
 beginning, is told the recorded answers again, which takes no equilibria, and comes to where it was. Besides answers a
-checkpoint holds the routes from which each `Asker` would have started its next equilibrium.
+checkpoint holds the routes from which each `Asker` would have started its next equilibrium, and the best point, which
+is not lost where somebody interrupts before the search has come to it again.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Answers:
 
     Attributes:
         notes: for the result's message.
+        best: the best value that may be reported and its point, in the checkpoint or since; None where there is none.
 
     Raises:
         UsageError: the checkpoint to go on from is of another problem, or damaged.
@@ -49,6 +51,7 @@ class Answers:
     def __init__(self, problem: TrafficProblem, context: RunContext, every: float, solver: str) -> None:
         self.problem, self.context, self.every, self.solver = problem, context, every, solver
         self.notes: list[str] = []
+        self.best: tuple[float, np.ndarray] | None = None
         self._entries: list[Entry] = []
         self._at = 0
         self._askers: dict[int, Asker] = {}
@@ -62,6 +65,11 @@ class Answers:
     def replaying(self) -> bool:
         """Whether there are recorded answers that the search has not been told yet."""
         return self._at < len(self._entries)
+
+    def keep(self, value: float, point: np.ndarray) -> None:
+        """Keep a point that may be reported, if it is the best."""
+        if self.best is None or value < self.best[0]:
+            self.best = (value, point.copy())
 
     def enter(self, asker: Asker) -> None:
         """Take an asker into checkpoints; where it was in the one that the run goes on from, it starts from there."""
@@ -97,8 +105,8 @@ class Answers:
         question = {"kind": kind, "x": np.array(x, dtype=float), **more}
         if self.replaying and not _same(question, self._entries[self._at]):
             self.notes.append(
-                f"Of {len(self._entries)} recorded answers the first {self._at} fit; the others were made by another "
-                "version, or on a machine that rounds otherwise, and were computed anew."
+                f"Of {len(self._entries)} recorded answers the first {self._at} fit; the others belong to another "
+                "budget or version, or to a machine that rounds otherwise, and were computed anew."
             )
             del self._entries[self._at :]
         if self.replaying and not fits(self._entries[self._at]["answer"]):
@@ -125,6 +133,7 @@ class Answers:
             "elapsed": self.context.elapsed,
             "solver": self.solver,
             "variables": self._fingerprint(),
+            "best": self.best,
             "trace": tuple(self.context.trace),
             "answers": self._entries,
             "routes": self._standing(),
@@ -142,12 +151,17 @@ class Answers:
         return waiting | {str(n): _stored(*asker.standing) for n, asker in self._askers.items()}
 
     def _fingerprint(self) -> str:
-        return repr(self.problem.space.variables)
+        """The variables, and how far beyond the leader's limits all of them at their upper bounds would be."""
+        return f"{self.problem.space.variables!r} {self.problem.violation(self.problem.bounds[1])!r}"
 
     def _restore(self, stored: checkpoint.Stored) -> None:
         content = stored.data()
         if not isinstance(content, dict) or content.get("variables") != self._fingerprint():
-            raise UsageError(f"{stored.place} is of another problem, or of another version: its variables differ.")
+            raise UsageError(
+                f"{stored.place} is of another problem, or of another version: its variables or the leader's limits "
+                "differ. Go on with the parameters of the run, or solve anew."
+            )
+        self.best = content["best"]
         self._entries = list(content["answers"])
         self._routes = {int(n): entry for n, entry in content["routes"].items()}
         self.context.trace[:] = [dict(entry) for entry in content["trace"]]

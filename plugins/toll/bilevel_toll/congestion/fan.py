@@ -49,8 +49,8 @@ class Fan:
             self._folder.cleanup()
 
     def halted(self) -> bool:
-        """Whether the run is over: by time, or because somebody asked."""
-        return self._context.stopped or self._context.expired
+        """Whether the run is over: by time, or because somebody asked. Recorded answers are told to their end first."""
+        return not self._answers.replaying and (self._context.stopped or self._context.expired)
 
     def ways(
         self, tasks: Sequence[Task], left: Callable[[], int], told: Sequence[Told | None]
@@ -82,7 +82,8 @@ class Fan:
         def compute() -> Entry | None:
             nonlocal gone
             gone = walk(self._problem, task, self.halted, tell) if go is None else go()
-            if gone.ended and self.halted():
+            # Only with its budget used up: who cut it short may have had another clock.
+            if gone.ended and gone.count < task.budget:
                 return None
             return {
                 "better": gone.better,

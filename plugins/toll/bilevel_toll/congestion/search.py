@@ -70,6 +70,7 @@ class Progress:
         """Keep a point that may be reported, if it is the best."""
         if self.found is None or value < self.found[0]:
             self.found = (value, point.copy())
+            self.answers.keep(value, point)
             trace = self.context.trace
             # A run that goes on finds again what it has told already.
             if not trace or value < (trace[-1]["objective"] or 0.0):

@@ -115,12 +115,13 @@ class TollDesign(Solver):
 def _assemble(progress: Progress, ended: bool) -> Result:
     """The best point, its equilibrium computed from the beginning, and what may be said of it."""
     problem, context, counts = progress.problem, progress.context, progress.counts
-    if progress.found is None:
+    found = progress.answers.best
+    if found is None:
         # Nothing that may be reported has been tried yet: the lower bounds are a point, too.
         lower = problem.bounds[0]
         x = np.ceil(lower) if problem.space.finite else lower
     else:
-        x = progress.found[1]
+        x = found[1]
     if isinstance(problem, CongestedTolls) and problem.limited:
         # Tolls that take no booth are none.
         x = np.where(problem.tolled(x), x, 0.0)
@@ -147,7 +148,7 @@ def _assemble(progress: Progress, ended: bool) -> Result:
             Termination.STOPPED_BY_USER
             if context.stopped
             else Termination.TIME_LIMIT
-            if context.expired
+            if counts["lower_solves"] < progress.options.solves
             else Termination.ITERATION_LIMIT
         )
     return Result(
