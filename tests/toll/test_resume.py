@@ -148,6 +148,17 @@ def test_a_checkpoint_after_each_answer_serves_as_well(kind: str, users: Users) 
         assert same(whole, users.run(make(), options, Keeper(content=content)))
 
 
+def test_no_whole_hessian_is_kept(users: Users) -> None:
+    """Of large networks these are gigabytes."""
+    make, options = KINDS["booths"]
+    keeper = Keeper()
+    users.run(make(), options, keeper)
+    told = [e for e in checkpoint.loads(keeper.content).entry("answers") if e["kind"] == "derivatives"]
+    assert told
+    assert {len(e["of"]) for e in told} >= {0, 1, 2}
+    assert all(e["answer"]["rows"].shape == (len(e["of"]), 6) for e in told)
+
+
 def test_searches_elsewhere(users: Users) -> None:
     make, options = KINDS["booths"]
     whole = users.run(make(), options, Keeper())

@@ -4,7 +4,7 @@ in another process.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -100,8 +100,8 @@ class Asker:
                 self._told(value, x)
         return value
 
-    def _ask(self, kind: str, x: np.ndarray, compute: Callable[[], Entry]) -> Entry:
-        answer = compute() if self._answers is None else self._answers.ask(kind, x, compute)
+    def _ask(self, kind: str, x: np.ndarray, compute: Callable[[], Entry], **more: Any) -> Entry:
+        answer = compute() if self._answers is None else self._answers.ask(kind, x, compute, **more)
         assert answer is not None
         return answer
 
@@ -113,18 +113,24 @@ class Asker:
             self.last, self._last_x, self._routes_only = flows, x, False
         return {"value": value, "newton_steps": flows.newton_steps}
 
-    def derivatives(self, x: np.ndarray, curved: bool) -> tuple[np.ndarray, np.ndarray | None]:
-        """Gradient (n,) and, where asked for, Hessian (n, n) at the point asked last."""
+    def derivatives(self, x: np.ndarray, rows: Sequence[int], curved: bool) -> Entry:
+        """``gradient``, shape (n,), and second derivatives at the point asked last, None where not asked for: these
+        rows of the Hessian, ``rows`` of shape (rows, n), and its ``diagonal``, shape (n,). All of it would make
+        checkpoints of large networks large.
+        """
 
         def compute() -> Entry:
             if self._routes_only:
                 self.last, self._routes_only = self.problem.flows(self._last_x, self.last), False
             hessian = self.problem.hessian(x, self.last) if curved else None
-            return {"gradient": self.problem.gradient(x, self.last)[0], "hessian": hessian}
+            return {
+                "gradient": self.problem.gradient(x, self.last)[0],
+                "rows": None if hessian is None else hessian[list(rows)],
+                "diagonal": None if hessian is None else np.diag(hessian).copy(),
+            }
 
         self.gradients += 1
-        answer = self._ask("derivatives", x, compute)
-        return answer["gradient"], answer["hessian"]
+        return self._ask("derivatives", x, compute, of=tuple(int(k) for k in rows))
 
     def slope(self, x: np.ndarray) -> np.ndarray:
         """The gradient at the point asked last."""

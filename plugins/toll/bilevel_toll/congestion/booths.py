@@ -175,10 +175,12 @@ class BoothSearch:
             others.append(other[chosen])
         return Task(start[chosen], support, 0, self.curved, TOLERANCE, STEPS, tuple(others))
 
-    def _forecast(self, point: np.ndarray) -> Forecast:
+    def _forecast(self, support: Support) -> Forecast:
+        _, point = self.known[support]
         self._value(point)
         self.progress.counts["gradients"] += 1
-        return Forecast(point, *self.asker.derivatives(point, self.curved), *self.problem.bounds)
+        told = self.asker.derivatives(point, support, self.curved)
+        return Forecast(support, point, told["gradient"], told["rows"], told["diagonal"], *self.problem.bounds)
 
     # The phases.
 
@@ -190,7 +192,7 @@ class BoothSearch:
             open_groups = [k for k in range(self.count) if k not in support and self.sizes[k] <= room]
             if not open_groups:
                 return support
-            gain, toll = self._forecast(point).gains(support)
+            gain, toll = self._forecast(support).gains()
             first = sorted(open_groups, key=lambda k: (-gain[k] / self.sizes[k], k))[:BATCH]
             best = self._best([self._with(support, point, k, toll[k]) for k in first])
             if best is None or not self._known(best) < value - SAME * abs(value):
@@ -256,7 +258,7 @@ class BoothSearch:
         """
         while self.booths(support) > self.most:
             _, point = self.known[support]
-            loss = self._forecast(point).losses(support)
+            loss = self._forecast(support).losses()
             order = sorted(support, key=lambda k: (loss[k] / self.sizes[k], k))
             excess = self.booths(support) - self.most
             if excess <= THIRD:
@@ -288,9 +290,9 @@ class BoothSearch:
 
     def _moves(self, support: Support, point: np.ndarray) -> Iterator[Wanted]:
         """Supports that differ by one group more and as few less as that takes, the most promising first."""
-        forecast = self._forecast(point)
-        gain, toll = forecast.gains(support)
-        loss = forecast.losses(support)
+        forecast = self._forecast(support)
+        gain, toll = forecast.gains()
+        loss = forecast.losses()
         room = self.most - self.booths(support)
         outs: list[Support] = [(), *((k,) for k in support)]
         if self.sizes.min() < self.sizes.max():

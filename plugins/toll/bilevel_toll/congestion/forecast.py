@@ -22,48 +22,54 @@ class Forecast:
     """The objective around a point, for all groups of arcs.
 
     Attributes:
+        support: the groups that are tolled.
         point: tolls, shape (n,).
         gradient: there, shape (n,).
-        hessian: there, shape (n, n); None where it is not known.
+        rows: of the Hessian there, those of the support, shape (len(support), n); None where it is not known.
+        diagonal: of the Hessian, shape (n,); None where it is not known.
         lower, upper: bounds of tolls, shape (n,).
     """
 
+    support: Support
     point: np.ndarray
     gradient: np.ndarray
-    hessian: np.ndarray | None
+    rows: np.ndarray | None
+    diagonal: np.ndarray | None
     lower: np.ndarray
     upper: np.ndarray
 
-    def gains(self, support: Support) -> tuple[np.ndarray, np.ndarray]:
+    def gains(self) -> tuple[np.ndarray, np.ndarray]:
         """What a toll on each other group would gain, and how high it would be, shape (n,) each."""
         cap = AHEAD * self.upper
-        if self.hessian is None:
+        if self.rows is None or self.diagonal is None:
             toll = np.where(self.gradient < 0.0, cap, 0.0)
             gain = -self.gradient * toll
         else:
-            bend = np.diag(self.hessian).copy()
-            free = self._free(support)
+            bend = self.diagonal.copy()
+            at, free = self._free()
             if free:
-                inner = positive(self.hessian[np.ix_(free, free)])
-                mixed = self.hessian[free]
+                inner = positive(self.rows[np.ix_(at, free)])
+                mixed = self.rows[at]
                 bend -= np.einsum("fn,fn->n", mixed, np.linalg.solve(inner, mixed))
             steep = np.maximum(-self.gradient, 0.0)
             newton = steep / np.where(bend > 0.0, bend, 1.0)
             toll = np.where(bend * cap > steep, newton, np.where(steep > 0.0, cap, 0.0))
             gain = steep * toll - 0.5 * bend * toll**2
-        gain[list(support)] = -np.inf
+        gain[list(self.support)] = -np.inf
         return gain, toll
 
-    def losses(self, support: Support) -> np.ndarray:
+    def losses(self) -> np.ndarray:
         """What would be lost without each group's toll, the other tolls following, shape (n,)."""
         loss = self.point.copy()
-        if self.hessian is not None:
-            bend = np.maximum(np.diag(self.hessian), 0.0)
-            free = self._free(support)
+        if self.rows is not None and self.diagonal is not None:
+            bend = np.maximum(self.diagonal, 0.0)
+            at, free = self._free()
             if free:
-                bend[free] = 1.0 / np.diag(np.linalg.inv(positive(self.hessian[np.ix_(free, free)])))
+                bend[free] = 1.0 / np.diag(np.linalg.inv(positive(self.rows[np.ix_(at, free)])))
             loss = -self.gradient * self.point + 0.5 * bend * self.point**2
         return loss
 
-    def _free(self, support: Support) -> list[int]:
-        return [k for k in support if self.lower[k] < self.point[k] < self.upper[k]]
+    def _free(self) -> tuple[list[int], list[int]]:
+        """The groups of the support whose tolls are within their bounds: their rows, and their numbers."""
+        at = [i for i, k in enumerate(self.support) if self.lower[k] < self.point[k] < self.upper[k]]
+        return at, [self.support[i] for i in at]
