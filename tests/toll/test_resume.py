@@ -330,6 +330,23 @@ def test_toll_design_goes_on(cli: Call, tmp_path: Path) -> None:
     assert json.loads(again.out)["upper_objective"] == pytest.approx(-whole["revenue"], rel=1e-9)
 
 
+def test_toll_design_with_a_larger_budget(cli: Call, tmp_path: Path) -> None:
+    """Tables, too, are those of the larger budget."""
+    asked = ("toll", "design", "braess", "-p", "objective=revenue", "-p", "upper=40", "-p", "arcs=5", "-f", "json")
+    options = ("-o", "starts=2", "-o", "global_solves=0")
+    assert cli(*asked, *options, "--out", "whole").code == 0
+    stopped = cli(*asked, *options, "-o", "solves=12", "--out", "part")
+    assert stopped.code == 4
+    assert "--resume and --max-iterations N" in stopped.err
+    assert json.loads(cli(*asked, "--out", "part", "--resume").out)["termination"] == "iteration-limit"
+    resumed = cli(*asked, "--out", "part", "--resume", "--max-iterations", "2000")
+    assert resumed.code == 0, resumed.err
+    assert (tmp_path / "part" / "tolls.csv").read_text() == (tmp_path / "whole" / "tolls.csv").read_text()
+    new = cli(*asked, "--out", "new", "--max-iterations", "20")
+    assert new.code == 2
+    assert "-o solves=" in new.err
+
+
 def test_resume_of_toll_design_says_what_is_missing(cli: Call) -> None:
     assert "give the folder" in cli("toll", "design", "braess", "-p", "arcs=5", "--resume").err
     assert cli("toll", "design", "braess", "-p", "arcs=5", "--out", "run", "-o", "starts=1").code == 0

@@ -11,6 +11,7 @@ import typer
 
 from bilevel_core.errors import UsageError
 from bilevel_core.report import table
+from bilevel_core.result import Termination
 from bilevel_core.run.options import read
 from bilevel_core.run.record import CUT_SHORT, RunRecord
 from bilevel_toll.commands.base import Folder, Form, Listing, Options, Parameters, Seconds, Seed, echo, ended, pairs_of
@@ -37,6 +38,10 @@ def design(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out, with its own solver, options and seed.")
     ] = False,
+    max_iterations: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="With --resume: most equilibria in all.  [default: as in the run]"),
+    ] = None,
     parameter: Parameters = None,
     form: Form = Listing.TEXT,
 ) -> None:
@@ -52,16 +57,21 @@ def design(
     given = pairs_of(parameter or [])
     if "network" in given:
         raise UsageError("-p network: the network is the command's argument.")
-    problem = congested_tolls(
-        network=network, **read(congested_tolls, given, kind="parameter", owner="toll design", skip=("network",))
-    )
     options = pairs_of(option or [], "-o")
     if resume:
         if out is None or not (out / RUN).is_dir():
             raise UsageError("--resume goes on with the run in --out: give the folder that it was written to.")
         if options or solver != "auto" or seed:
             raise UsageError("--resume takes solver, options and seed from the run: leave -s, -o and --seed out.")
-        result = bl.resume(problem, out / RUN, time_limit=time_limit, executor=executor)
+    elif max_iterations is not None:
+        raise UsageError("--max-iterations is for --resume; a new run takes its budget by -o, as in -o solves=4000.")
+    problem = congested_tolls(
+        network=network, **read(congested_tolls, given, kind="parameter", owner="toll design", skip=("network",))
+    )
+    if resume and out is not None:
+        result = bl.resume(
+            problem, out / RUN, time_limit=time_limit, max_iterations=max_iterations, executor=executor,
+        )  # fmt: skip
     else:
         asked = {
             "problem": "toll/congested",
@@ -95,7 +105,8 @@ def design(
         write_tables(out, rows, {k: v for k, v in figures.items() if not isinstance(v, dict)})
         typer.echo(f"wrote {out}", err=True)
     if out is not None and result.termination in CUT_SHORT:
-        typer.echo("To go on with the run: the same command with --resume, without -s, -o and --seed.", err=True)
+        larger = " and --max-iterations N" if result.termination is Termination.ITERATION_LIMIT else ""
+        typer.echo(f"To go on with the run: the same command with --resume{larger}, without -s, -o, --seed.", err=True)
     tables = {k: v for k, v in details.items() if isinstance(v, list)}
     text = [line for name, rows in tables.items() for line in ("", name, *table(rows))]
     echo(figures | (tables if form is Listing.JSON else {}), form, text)
