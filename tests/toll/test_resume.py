@@ -347,6 +347,25 @@ def test_toll_design_with_a_larger_budget(cli: Call, tmp_path: Path) -> None:
     assert "-o solves=" in new.err
 
 
+def test_toll_design_goes_on_with_the_parameters_of_the_run_only(cli: Call) -> None:
+    """Solvers that sample cannot tell by themselves: their journal would be read as values of other objectives."""
+    asked = ("toll", "design", "braess", "-p", "arcs=5", "-p", "upper=40")
+    both = (*asked, "-p", "objective=time,revenue")
+    assert cli(*both, "-s", "sample.random", "-o", "lower_solves=8", "--out", "part").code == 4
+    again = ("--out", "part", "--resume", "--max-iterations", "9")
+    assert cli(*both, *again).code == 4
+    other = cli(*asked, "-p", "objective=time,welfare", *again)
+    assert other.code == 2
+    assert "objective=time,welfare" in other.err
+    assert "objective=time,revenue" in other.err
+    less = cli("toll", "design", "braess", "-p", "arcs=5", "-p", "objective=time,revenue", *again)
+    assert (less.code, "upper=40" in less.err) == (2, True)
+    more = cli(*both, "-p", "step=1", *again)
+    assert (more.code, "step=1" in more.err) == (2, True)
+    network = cli("toll", "design", "sioux-falls", *both[3:], *again)
+    assert (network.code, "network=braess" in network.err) == (2, True)
+
+
 def test_resume_of_toll_design_says_what_is_missing(cli: Call) -> None:
     assert "give the folder" in cli("toll", "design", "braess", "-p", "arcs=5", "--resume").err
     assert cli("toll", "design", "braess", "-p", "arcs=5", "--out", "run", "-o", "starts=1").code == 0

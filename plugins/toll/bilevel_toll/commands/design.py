@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import numpy as np
 import typer
@@ -13,11 +14,29 @@ from bilevel_core.errors import UsageError
 from bilevel_core.report import table
 from bilevel_core.result import Termination
 from bilevel_core.run.options import read
-from bilevel_core.run.record import CUT_SHORT, RunRecord
+from bilevel_core.run.record import CUT_SHORT, RunRecord, read_request
 from bilevel_toll.commands.base import Folder, Form, Listing, Options, Parameters, Seconds, Seed, echo, ended, pairs_of
 
 RUN = "run"
 """The record of the run, inside the folder of its tables."""
+
+
+def _same_parameters(folder: Path, given: Mapping[str, Any]) -> None:
+    """Refuse to go on with another problem, which not all solvers would notice.
+
+    Raises:
+        UsageError: a parameter is not that of the run, or the folder holds no run.
+    """
+    # A run that was started in Python has no parameters in its record.
+    kept = read_request(folder).get("parameters")
+    recorded = cast("Mapping[str, Any]", kept) if isinstance(kept, dict) else given
+    for name in sorted({*given, *recorded}):
+        then, now = (f"{name}={d[name]}" if name in d else f"no {name}" for d in (recorded, given))
+        if then != now:
+            raise UsageError(
+                f"The run in {folder} has {then}, and {now} is given now: go on with the network and the -p of the "
+                "run, or begin anew in another folder."
+            )
 
 
 def design(
@@ -63,6 +82,7 @@ def design(
             raise UsageError("--resume goes on with the run in --out: give the folder that it was written to.")
         if options or solver != "auto" or seed:
             raise UsageError("--resume takes solver, options and seed from the run: leave -s, -o and --seed out.")
+        _same_parameters(out / RUN, {**given, "network": network})
     elif max_iterations is not None:
         raise UsageError("--max-iterations is for --resume; a new run takes its budget by -o, as in -o solves=4000.")
     problem = congested_tolls(
