@@ -258,7 +258,7 @@ def test_a_way_that_another_clock_cut_short_is_no_answer() -> None:
     problem, keeper = revenue(), Keeper()
 
     class Elsewhere(ThreadPoolExecutor):
-        def submit(self, *_: object, **__: object) -> Any:
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
             future: Future[Way] = Future()
             future.set_result(Way(ledger=((0, 0),) * 4, ended=True))
             return future
