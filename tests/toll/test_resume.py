@@ -326,6 +326,10 @@ def test_toll_design_goes_on(cli: Call, tmp_path: Path) -> None:
     assert resumed.code == 0, resumed.err
     assert json.loads(resumed.out)["tolls"] == whole["tolls"]
     assert (tmp_path / "part" / "tolls.csv").read_text() == (tmp_path / "whole" / "tolls.csv").read_text()
+    (tmp_path / "part" / "run" / "result.json").unlink()  # as a crash leaves it
+    killed = cli("show", "part/run")
+    assert killed.code == 2
+    assert "result" in killed.err
     again = cli("resume", "part/run", "--format", "json")
     assert json.loads(again.out)["upper_objective"] == pytest.approx(-whole["revenue"], rel=1e-9)
 

@@ -133,7 +133,7 @@ class Answers:
             "elapsed": self.context.elapsed,
             "solver": self.solver,
             "variables": self._fingerprint(),
-            "best": self.best,
+            "found": self.best,
             "trace": tuple(self.context.trace),
             "answers": self._entries,
             "routes": self._standing(),
@@ -161,7 +161,7 @@ class Answers:
                 f"{stored.place} is of another problem, or of another version: its variables or the leader's limits "
                 "differ. Go on with the parameters of the run, or solve anew."
             )
-        self.best = content["best"]
+        self.best = content["found"]
         self._entries = list(content["answers"])
         self._routes = {int(n): entry for n, entry in content["routes"].items()}
         self.context.trace[:] = [dict(entry) for entry in content["trace"]]
