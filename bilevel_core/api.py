@@ -261,9 +261,6 @@ def _solve(
 
 def _resumable(problem: Problem, record: RunRecord, registry: Registry) -> tuple[str, Any, dict[str, Any]]:
     """The solver of a recorded run, made with its options, and what ``run.json`` says."""
-    from bilevel_core.solvers.iterative import IterativeSolver
-    from bilevel_core.solvers.sample.solver import SamplingSolver
-
     folder = record.folder
     request = read_request(folder)
     missing = [key for key in ("name", "solver", "options", "seed") if key not in request]
@@ -272,7 +269,7 @@ def _resumable(problem: Problem, record: RunRecord, registry: Registry) -> tuple
     if problem.name != request["name"]:
         raise UsageError(f"The run in {folder} solved {request['name']!r}; the problem given is {problem.name!r}.")
     name, method, _ = build_solver(problem, request["solver"], read_options(request, folder), registry)
-    if not isinstance(method, IterativeSolver | SamplingSolver):
+    if not method.resumable:
         raise UsageError(
             f"Solver {name!r} keeps no checkpoints, so the run in {folder} cannot be resumed: solve it again."
         )

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from bilevel_core.errors import UsageError
 from bilevel_core.problems.base import Problem
 from bilevel_core.result import Result
 from bilevel_core.run import RunContext
@@ -55,6 +56,11 @@ class Solver(ABC):
     takes_duals: ClassVar[bool] = False
     """Whether it has the followers' multipliers as variables, so that the leader may use them."""
 
+    resumable: ClassVar[bool] = False
+    """Whether a recorded run can go on from its checkpoint (`bilevel_core.resume`). Such a solver hands the content of
+    checkpoints, a dictionary with at least ``elapsed`` (seconds), to ``context.keeper``, and goes on from
+    ``context.restored`` where there is one."""
+
     @abstractmethod
     def accepts(self, traits: Traits) -> Accepted | Refused:
         """Whether this solver, with these options, takes problems with these traits."""
@@ -73,6 +79,14 @@ class Solver(ABC):
             UsageError: an option was given that has no effect on problems of this form.
         """
         return
+
+    def limited(self, count: int) -> Solver:
+        """The same with another limit of its work, for a run that is resumed with ``max_iterations``.
+
+        Raises:
+            UsageError: it has no such limit.
+        """
+        raise UsageError(f"{type(self).__name__} has no limit of iterations: leave max_iterations out.")
 
     @abstractmethod
     def run(self, problem: Any, context: RunContext) -> Result:

@@ -141,6 +141,7 @@ class IterativeSolver(Solver):
         default=30.0, metadata={"help": "Seconds between checkpoints of a recorded run; 0 for one each iteration."}
     )
 
+    resumable: ClassVar[bool] = True
     state_types: ClassVar[tuple[type, ...]] = ()
     """The dataclasses, the state's first of all, that may stand in a checkpoint. `Candidate` always may."""
     only: ClassVar[tuple[Only, ...]] = ()

@@ -241,12 +241,13 @@ def input_unchanged(runner: Runner, case: Case) -> None:
 def resume_equals_uninterrupted(runner: Runner, case: Case) -> None:
     """A run that is stopped and goes on from its checkpoint ends as one that was never stopped, bit by bit."""
     from bilevel_core.run.checkpoint import loads
-    from bilevel_core.solvers.iterative import IterativeSolver
-    from bilevel_core.solvers.sample.solver import SamplingSolver
 
-    if not issubclass(runner.factory, IterativeSolver | SamplingSolver):
+    if not runner.factory.resumable:
         raise NotApplicable(f"{runner.name} keeps no checkpoints to go on from")
-    whole = runner.run(case.make(), keeper=Keeper(), checkpoint_every=0.0)
+    often: dict[str, Any] = {}
+    if any(o.name == "checkpoint_every" for o in describe(runner.factory)):
+        often = {"checkpoint_every": 0.0}
+    whole = runner.run(case.make(), keeper=Keeper(), **often)
     steps = 0
 
     def stop(event: Event) -> bool:
@@ -255,11 +256,11 @@ def resume_equals_uninterrupted(runner: Runner, case: Case) -> None:
         return steps >= 2
 
     keeper = Keeper()
-    part = runner.run(case.make(), keeper=keeper, callbacks=[stop], checkpoint_every=0.0)
+    part = runner.run(case.make(), keeper=keeper, callbacks=[stop], **often)
     if part.termination is not Termination.STOPPED_BY_USER:
         raise NotApplicable(f"the run ends before it can be stopped: {part.termination.value}")
     expect(bool(keeper.content), f"{runner.name} was stopped and left no checkpoint.")
-    resumed = runner.run(case.make(), keeper=keeper, restored=loads(keeper.content), checkpoint_every=0.0)
+    resumed = runner.run(case.make(), keeper=keeper, restored=loads(keeper.content), **often)
     expect(
         _points(whole) == _points(resumed) and whole.claim is resumed.claim,
         f"{runner.name} on {case.name}: a run that was stopped and resumed ends with {resumed.upper_objective} "

@@ -12,6 +12,7 @@ import bilevel_core as bl
 from bilevel_toll.congestion.equilibrium import user_equilibrium
 from bilevel_toll.congestion.first_best import AIMS, first_best
 from bilevel_toll.congestion.library import braess, load_traffic, sioux_falls
+from bilevel_toll.congestion.tables import summary
 
 from .conftest import Call
 from .networks import shared_data
@@ -40,6 +41,21 @@ def test_users_choose_the_optimum(seed: int) -> None:
     marginal, least, fewest = found
     assert least.revenue <= min(marginal.revenue, fewest.revenue) * (1.0 + 1e-9) + 1e-9
     assert fewest.booths <= min(marginal.booths, least.booths)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_fixed_costs_belong_to_what_is_least(seed: int) -> None:
+    plain = random_traffic(seed)
+    fixed = np.random.default_rng(seed).uniform(0.0, 5.0, len(plain.network.arcs))
+    traffic = plain.with_roads(plain.roads, fixed)
+    optimum = user_equilibrium(traffic, system=True)
+    assert optimum.total_cost == pytest.approx(optimum.total_time + float(optimum.flow @ fixed))
+    assert optimum.total_cost <= user_equilibrium(traffic).total_cost * (1.0 + 1e-9)
+    for aim in AIMS:
+        users = user_equilibrium(traffic, first_best(traffic, aim, optimum=optimum).tolls)
+        assert users.total_cost == pytest.approx(optimum.total_cost, rel=1e-7), aim
+    assert summary(optimum)["total_time_and_fixed_costs"] == pytest.approx(optimum.total_cost)
+    assert "total_time_and_fixed_costs" not in summary(user_equilibrium(plain))
 
 
 def test_sioux_falls_and_braess() -> None:

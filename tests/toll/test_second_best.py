@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 import bilevel_core as bl
 from bilevel_core.result import Claim, Status
+from bilevel_toll.congestion import solver
 from bilevel_toll.congestion.design import NetworkDesign
 from bilevel_toll.congestion.equilibrium import user_equilibrium
 from bilevel_toll.congestion.library import braess, congested_tolls, network_design, sioux_falls
@@ -266,3 +268,19 @@ def test_steps_are_kept_when_the_budget_ends_a_run(given: dict[str, Any], arcs: 
     assert result.counts["lower_solves"] <= solves
     assert float(np.asarray(result.upper_objective)) < 552.0  # without tolls
     assert all(float(v) == round(float(v)) for v in result.x.values())
+
+
+def test_an_equilibrium_that_did_not_converge_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The point reported is computed from the beginning; here its equilibrium gets one round only."""
+    problem = CongestedTolls(sioux_falls(pairs=40), ["10-16", "16-10"], upper=10.0)
+    flows, searched = problem.flows, solver.Search
+
+    class Spent(searched):  # type: ignore[misc,valid-type]
+        def run(self) -> None:
+            super().run()
+            monkeypatch.setattr(problem, "flows", lambda x, start=None: replace(flows(x, start), converged=False))
+
+    monkeypatch.setattr(solver, "Search", Spent)
+    result = bl.solve(problem, options={"starts": 1, "random": 0}, verify=False)
+    assert result.claim is Claim.NONE
+    assert "did not converge" in result.message

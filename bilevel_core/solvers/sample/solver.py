@@ -80,6 +80,7 @@ class SamplingSolver(Solver):
     only: ClassVar[tuple[Only, ...]] = SHARED
     uses_device: ClassVar[bool] = True
     several_objectives: ClassVar[bool] = False
+    resumable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name in ("lower_solves", "lower_iterations", "batch"):

@@ -64,6 +64,9 @@ def equilibrium(
         charged, proven = found.tolls, found.proven
         figures = {"tolls": tolls, "booths": found.booths, "proven": found.proven, "bound": found.bound}
         figures["system_optimum_travel_time"] = found.optimum.total_time
+        if traffic.fixed.any():
+            # The optimum that first-best tolls bring about is that of this sum, not of time alone.
+            figures["system_optimum_time_and_fixed_costs"] = found.optimum.total_cost
     elif tolls:
         charged = read_tolls(Path(tolls), traffic.network)
         figures = {"tolls": tolls, "booths": int(np.count_nonzero(charged))}

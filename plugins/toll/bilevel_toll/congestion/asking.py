@@ -4,9 +4,9 @@ in another process.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.optimize import minimize
@@ -15,6 +15,9 @@ from bilevel_toll.congestion.equilibrium import Flows
 from bilevel_toll.congestion.pieces import Piece, descend
 from bilevel_toll.congestion.problem import TrafficProblem
 from bilevel_toll.congestion.tolls import CongestedTolls
+
+if TYPE_CHECKING:
+    from bilevel_toll.congestion.answers import Answers, Entry
 
 Told = Callable[[float, np.ndarray], None]
 
@@ -31,6 +34,8 @@ class Asker:
         budget: most equilibria.
         halted: whether to end now.
         told: called with each value that is better than all before, and its point.
+        answers: where answers are recorded, and recorded ones come from; None for nowhere. Then values and
+            `derivatives` may be asked for, and nothing else.
 
     Attributes:
         count, gradients, newton_steps: work done.
@@ -40,15 +45,32 @@ class Asker:
     """
 
     def __init__(
-        self, problem: TrafficProblem, budget: int, halted: Callable[[], bool], told: Told | None = None
+        self,
+        problem: TrafficProblem,
+        budget: int,
+        halted: Callable[[], bool],
+        told: Told | None = None,
+        answers: Answers | None = None,
     ) -> None:
-        self.problem, self.budget, self._halted, self._told = problem, budget, halted, told
+        self.problem, self.budget, self._halted, self._told, self._answers = problem, budget, halted, told, answers
         self.lower, self.upper = problem.bounds
         self.last: Flows = problem.untouched
+        self._last_x, self._routes_only = self.lower, False
         self.count = self.gradients = self.newton_steps = 0
         self.best: tuple[float, np.ndarray] | None = None
         self.better: list[tuple[int, float, np.ndarray]] = []
         self.ledger: list[tuple[int, int]] = []
+        if answers is not None:
+            answers.enter(self)
+
+    @property
+    def standing(self) -> tuple[np.ndarray, Flows]:
+        """The point asked last where there was an equilibrium, and that."""
+        return self._last_x, self.last
+
+    def resume_from(self, x: np.ndarray, routes: Flows) -> None:
+        """Start the next equilibrium from flows of which only the routes are known, those at a point."""
+        self._last_x, self.last, self._routes_only = x, routes, True
 
     @property
     def sizes(self) -> np.ndarray:
@@ -65,19 +87,50 @@ class Asker:
             raise EndError
         self.ledger.append((self.gradients, self.newton_steps))
         x = self.problem.within(x)
-        flows = self.problem.flows(x, self.last)
+        answer = self._ask("value", x, lambda: self._equilibrium(x))
         self.count += 1
-        self.newton_steps += flows.newton_steps
-        if not flows.converged:
+        self.newton_steps += answer["newton_steps"]
+        value = float(answer["value"])
+        if not np.isfinite(value):
             return float("inf")
-        self.last = flows
-        value = self.problem.value(x, flows, self.problem.aims[0])
         if self.best is None or value < self.best[0]:
             self.best = (value, x.copy())
             self.better.append((self.count, value, x.copy()))
             if self._told is not None:
                 self._told(value, x)
         return value
+
+    def _ask(self, kind: str, x: np.ndarray, compute: Callable[[], Entry], **more: Any) -> Entry:
+        answer = compute() if self._answers is None else self._answers.ask(kind, x, compute, **more)
+        assert answer is not None
+        return answer
+
+    def _equilibrium(self, x: np.ndarray) -> Entry:
+        flows = self.problem.flows(x, self.last)
+        value = float("inf")
+        if flows.converged:
+            value = self.problem.value(x, flows, self.problem.aims[0])
+            self.last, self._last_x, self._routes_only = flows, x, False
+        return {"value": value, "newton_steps": flows.newton_steps}
+
+    def derivatives(self, x: np.ndarray, rows: Sequence[int], curved: bool) -> Entry:
+        """``gradient``, shape (n,), and second derivatives at the point asked last, None where not asked for: these
+        rows of the Hessian, ``rows`` of shape (rows, n), and its ``diagonal``, shape (n,). All of it would make
+        checkpoints of large networks large.
+        """
+
+        def compute() -> Entry:
+            if self._routes_only:
+                self.last, self._routes_only = self.problem.flows(self._last_x, self.last), False
+            hessian = self.problem.hessian(x, self.last) if curved else None
+            return {
+                "gradient": self.problem.gradient(x, self.last)[0],
+                "rows": None if hessian is None else hessian[list(rows)],
+                "diagonal": None if hessian is None else np.diag(hessian).copy(),
+            }
+
+        self.gradients += 1
+        return self._ask("derivatives", x, compute, of=tuple(int(k) for k in rows))
 
     def slope(self, x: np.ndarray) -> np.ndarray:
         """The gradient at the point asked last."""

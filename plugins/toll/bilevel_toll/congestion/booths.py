@@ -16,7 +16,7 @@ variable; Verhoef (2002), Transportation Research A 36, for choosing tolled link
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -24,12 +24,11 @@ import numpy as np
 from bilevel_toll.congestion.asking import Asker, EndError, Task
 from bilevel_toll.congestion.equilibrium import least_time
 from bilevel_toll.congestion.fan import Fan
-from bilevel_toll.congestion.pieces import positive
+from bilevel_toll.congestion.forecast import Forecast, Support
 from bilevel_toll.congestion.search import SAME, Progress, Search
 from bilevel_toll.congestion.sparse import sparse_tolls
 from bilevel_toll.congestion.tolls import CongestedTolls
 
-Support = tuple[int, ...]
 Wanted = tuple[Support, np.ndarray, int | None]
 """A support, tolls to start from of shape (n,), and the group in it that had no toll before, if it is one."""
 
@@ -39,8 +38,6 @@ EXCHANGES = 24
 """Most exchanges that are tried without success before the exchanges end."""
 STEPS, TOLERANCE = 12, 1e-8
 """Of a way downhill that gives a support its value: most steps, and the relative decrease at which it ends."""
-AHEAD = 0.25
-"""A new toll is foreseen up to this share of the upper bound."""
 PROBES = (0.03, 0.1, 0.4)
 """Further shares of it that a new toll is tried at, as a low one and a high one may lead to different routes."""
 WITHOUT_LIMIT, PERTURBED, FINISHED = 0.35, 0.7, 0.95
@@ -59,14 +56,6 @@ THIRD = 3
 """Of the booths that are too many, a third is dropped at once; no more than one where they are not more than this."""
 
 
-@dataclass(frozen=True)
-class _Model:
-    """The objective around a point, for all groups: gradient (n,), and Hessian (n, n) where it is known."""
-
-    gradient: np.ndarray
-    hessian: np.ndarray | None
-
-
 class BoothSearch:
     """Finds a support and its tolls.
 
@@ -83,7 +72,7 @@ class BoothSearch:
         self.count = len(problem.groups)
         self.whole = problem.space.finite
         self.known: dict[Support, tuple[float, np.ndarray]] = {}
-        self.asker = Asker(problem, 0, fan.halted)
+        self.asker = Asker(problem, 0, fan.halted, answers=progress.answers)
         self.curved = False
 
     def run(self) -> None:
@@ -186,48 +175,12 @@ class BoothSearch:
             others.append(other[chosen])
         return Task(start[chosen], support, 0, self.curved, TOLERANCE, STEPS, tuple(others))
 
-    def _model(self, point: np.ndarray) -> _Model:
+    def _forecast(self, support: Support) -> Forecast:
+        _, point = self.known[support]
         self._value(point)
         self.progress.counts["gradients"] += 1
-        gradient, _ = self.problem.gradient(point, self.asker.last)
-        return _Model(gradient, self.problem.hessian(point, self.asker.last) if self.curved else None)
-
-    # What the model foresees.
-
-    def _gains(self, model: _Model, support: Support, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What a toll on each other group would gain, and how high it would be, shape (n,) each."""
-        cap = np.full(self.count, AHEAD * self.problem.bounds[1])
-        if model.hessian is None:
-            toll = np.where(model.gradient < 0.0, cap, 0.0)
-            gain = -model.gradient * toll
-        else:
-            bend = np.diag(model.hessian).copy()
-            free = self._free(support, point)
-            if free:
-                inner = positive(model.hessian[np.ix_(free, free)])
-                mixed = model.hessian[free]
-                bend -= np.einsum("fn,fn->n", mixed, np.linalg.solve(inner, mixed))
-            steep = np.maximum(-model.gradient, 0.0)
-            newton = steep / np.where(bend > 0.0, bend, 1.0)
-            toll = np.where(bend * cap > steep, newton, np.where(steep > 0.0, cap, 0.0))
-            gain = steep * toll - 0.5 * bend * toll**2
-        gain[list(support)] = -np.inf
-        return gain, toll
-
-    def _losses(self, model: _Model, support: Support, point: np.ndarray) -> np.ndarray:
-        """What would be lost without each group's toll, the other tolls following, shape (n,)."""
-        loss = point.copy()
-        if model.hessian is not None:
-            bend = np.maximum(np.diag(model.hessian), 0.0)
-            free = self._free(support, point)
-            if free:
-                bend[free] = 1.0 / np.diag(np.linalg.inv(positive(model.hessian[np.ix_(free, free)])))
-            loss = -model.gradient * point + 0.5 * bend * point**2
-        return loss
-
-    def _free(self, support: Support, point: np.ndarray) -> list[int]:
-        lower, upper = self.problem.bounds
-        return [k for k in support if lower[k] < point[k] < upper[k]]
+        told = self.asker.derivatives(point, support, self.curved)
+        return Forecast(support, point, told["gradient"], told["rows"], told["diagonal"], *self.problem.bounds)
 
     # The phases.
 
@@ -239,7 +192,7 @@ class BoothSearch:
             open_groups = [k for k in range(self.count) if k not in support and self.sizes[k] <= room]
             if not open_groups:
                 return support
-            gain, toll = self._gains(self._model(point), support, point)
+            gain, toll = self._forecast(support).gains()
             first = sorted(open_groups, key=lambda k: (-gain[k] / self.sizes[k], k))[:BATCH]
             best = self._best([self._with(support, point, k, toll[k]) for k in first])
             if best is None or not self._known(best) < value - SAME * abs(value):
@@ -305,7 +258,7 @@ class BoothSearch:
         """
         while self.booths(support) > self.most:
             _, point = self.known[support]
-            loss = self._losses(self._model(point), support, point)
+            loss = self._forecast(support).losses()
             order = sorted(support, key=lambda k: (loss[k] / self.sizes[k], k))
             excess = self.booths(support) - self.most
             if excess <= THIRD:
@@ -337,9 +290,9 @@ class BoothSearch:
 
     def _moves(self, support: Support, point: np.ndarray) -> Iterator[Wanted]:
         """Supports that differ by one group more and as few less as that takes, the most promising first."""
-        model = self._model(point)
-        gain, toll = self._gains(model, support, point)
-        loss = self._losses(model, support, point)
+        forecast = self._forecast(support)
+        gain, toll = forecast.gains()
+        loss = forecast.losses()
         room = self.most - self.booths(support)
         outs: list[Support] = [(), *((k,) for k in support)]
         if self.sizes.min() < self.sizes.max():

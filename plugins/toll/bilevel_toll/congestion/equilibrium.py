@@ -76,6 +76,11 @@ class Flows:
         return float(self.flow @ self.time)
 
     @property
+    def total_cost(self) -> float:
+        """Time and fixed costs (existing tolls, distance) of all users together, least at the system optimum."""
+        return float(self.total_time + self.flow @ self.traffic.fixed)
+
+    @property
     def beckmann(self) -> float:
         """Beckmann's function without tolls and fixed costs."""
         return float(self.traffic.roads.integral(self.flow).sum())

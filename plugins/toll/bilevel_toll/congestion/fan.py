@@ -6,13 +6,15 @@ import pickle
 import tempfile
 import time
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import BrokenExecutor, Future, wait
+from concurrent.futures import BrokenExecutor, Executor, Future, wait
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from bilevel_core.errors import UsageError
 from bilevel_core.run import RunContext
 from bilevel_core.run.executors import SerialExecutor
+from bilevel_toll.congestion.answers import Answers, Entry
 from bilevel_toll.congestion.asking import Task, Told, Way, walk
 from bilevel_toll.congestion.problem import TrafficProblem
 
@@ -28,10 +30,11 @@ class Fan:
     Args:
         problem: whose.
         context: of the run; its executor is used where it has one.
+        answers: where ways are recorded, and recorded ones come from.
     """
 
-    def __init__(self, problem: TrafficProblem, context: RunContext) -> None:
-        self._problem, self._context = problem, context
+    def __init__(self, problem: TrafficProblem, context: RunContext, answers: Answers) -> None:
+        self._problem, self._context, self._answers = problem, context, answers
         executor = context.executor
         self._executor = None if isinstance(executor, SerialExecutor) else executor
         self._folder: tempfile.TemporaryDirectory[str] | None = None
@@ -46,8 +49,8 @@ class Fan:
             self._folder.cleanup()
 
     def halted(self) -> bool:
-        """Whether the run is over: by time, or because somebody asked."""
-        return self._context.stopped or self._context.expired
+        """Whether the run is over: by time, or because somebody asked. Recorded answers are told to their end first."""
+        return not self._answers.replaying and (self._context.stopped or self._context.expired)
 
     def ways(
         self, tasks: Sequence[Task], left: Callable[[], int], told: Sequence[Told | None]
@@ -64,8 +67,46 @@ class Fan:
         """
         if self._executor is None:
             for task, tell in zip(tasks, told, strict=True):
-                yield walk(self._problem, replace(task, budget=left()), self.halted, tell)
+                yield self._recorded(replace(task, budget=left()), tell)
             return
+        for number, task in enumerate(tasks):
+            if not self._answers.replaying:
+                yield from self._elsewhere(self._executor, tasks[number:], left)
+                return
+            yield self._recorded(replace(task, budget=left()))
+
+    def _recorded(self, task: Task, tell: Told | None = None, go: Callable[[], Way] | None = None) -> Way:
+        """A way as it was recorded, or else gone now; one that was cut short by time or the user is not recorded."""
+        gone: Way | None = None
+
+        def compute() -> Entry | None:
+            nonlocal gone
+            gone = walk(self._problem, task, self.halted, tell) if go is None else go()
+            # Only with its budget used up: who cut it short may have had another clock.
+            if gone.ended and gone.count < task.budget:
+                return None
+            return {
+                "better": gone.better,
+                "ledger": gone.ledger,
+                "ended": gone.ended,
+                "lost": gone.lost,
+                "budget": task.budget,
+            }
+
+        def whole(answer: Entry) -> bool:
+            # With more budget than then, a way that used it up goes on.
+            return not answer["ended"] or task.budget <= answer["budget"]
+
+        entry = self._answers.ask("way", task.x, compute, whole, groups=task.groups)
+        if gone is not None:
+            return gone
+        assert entry is not None
+        return Way(entry["better"], entry["ledger"], entry["ended"], entry["lost"])
+
+    def _elsewhere(
+        self, executor: Executor, tasks: Sequence[Task], left: Callable[[], int]
+    ) -> Generator[Way, None, None]:
+        """Go all of them through the executor."""
         if self._folder is None:
             self._payload = self._pickled()
             self._folder = tempfile.TemporaryDirectory(prefix="bilevel-")
@@ -77,10 +118,10 @@ class Fan:
         futures: list[Future[Way]] = []
         halt: float | None = None
         try:
-            for task in tasks:
-                mine = replace(task, budget=left())
-                futures.append(self._executor.submit(walk_there, self._payload, mine, deadline, str(stop)))
-            for future in futures:
+            given = [replace(task, budget=left()) for task in tasks]
+            for task in given:
+                futures.append(executor.submit(walk_there, self._payload, task, deadline, str(stop)))
+            for task, future in zip(given, futures, strict=True):
                 while not future.done():
                     if self.halted():
                         stop.touch()
@@ -89,10 +130,7 @@ class Fan:
                             yield Way(ended=True)
                             return
                     wait([future], timeout=POLL)
-                try:
-                    yield future.result()
-                except BrokenExecutor as error:
-                    yield Way(lost=str(error))
+                yield self._recorded(task, None, partial(_outcome, future))
         finally:
             stop.touch()
             for future in futures:
@@ -108,6 +146,13 @@ class Fan:
                 f"The problem cannot be sent to other processes: it cannot be pickled ({type(error).__name__}: "
                 f"{error}). Leave the executor out."
             ) from error
+
+
+def _outcome(future: Future[Way]) -> Way:
+    try:
+        return future.result()
+    except BrokenExecutor as error:
+        return Way(lost=str(error))
 
 
 def walk_there(payload: bytes, task: Task, deadline: float | None, stop: str) -> Way:

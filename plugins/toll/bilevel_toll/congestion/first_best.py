@@ -5,7 +5,8 @@ pricing models): with potentials r_i of each origin,
 
     r_j - r_i <= t_a + toll_a  for every arc a = (i, j),   with equality where the origin's users drive.
 
-So the least revenue is a linear program, and the fewest booths a mixed-integer one.
+So the least revenue is a linear program, and the fewest booths a mixed-integer one. Where arcs have fixed costs beside
+time (existing tolls, distance), t_a has them, too, and the system optimum is that of time and fixed costs together.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from scipy.optimize import minimize
 from bilevel_core.errors import MissingError
 from bilevel_core.run import RunContext
 from bilevel_core.sampling import Score
+from bilevel_toll.congestion.answers import Answers
 from bilevel_toll.congestion.asking import Asker, EndError, Task, Way
 from bilevel_toll.congestion.equilibrium import Flows, least_time, user_equilibrium
 from bilevel_toll.congestion.fan import Fan
@@ -47,8 +48,8 @@ class Progress:
         most: equilibria at which the phase ends; None for the budget of all.
     """
 
-    def __init__(self, options: TollDesign, problem: TrafficProblem, context: RunContext) -> None:
-        self.options, self.problem, self.context = options, problem, context
+    def __init__(self, options: TollDesign, problem: TrafficProblem, context: RunContext, answers: Answers) -> None:
+        self.options, self.problem, self.context, self.answers = options, problem, context, answers
         self.counts = {"lower_solves": 0, "gradients": 0, "newton_steps": 0}
         self.found: tuple[float, np.ndarray] | None = None
         self.bound: float | None = None
@@ -62,13 +63,18 @@ class Progress:
 
     def phase(self, text: str) -> None:
         """Tell what begins."""
-        self.context.report("phase", message=text)
+        if not self.answers.replaying:
+            self.context.report("phase", message=text)
 
     def better(self, value: float, point: np.ndarray) -> None:
         """Keep a point that may be reported, if it is the best."""
         if self.found is None or value < self.found[0]:
             self.found = (value, point.copy())
-            self.context.report("incumbent", objective=value, bound=self.bound)
+            self.answers.keep(value, point)
+            trace = self.context.trace
+            # A run that goes on finds again what it has told already.
+            if not trace or value < (trace[-1]["objective"] or 0.0):
+                self.context.report("incumbent", objective=value, bound=self.bound)
 
     @property
     def optimal(self) -> bool:
@@ -126,7 +132,7 @@ class Search:
         self.whole = problem.space.finite
         self.best: tuple[float, np.ndarray] | None = None
         self.curved = False
-        self.asker = Asker(problem, 0, fan.halted)
+        self.asker = Asker(problem, 0, fan.halted, answers=progress.answers)
         self.lower, self.upper = self.asker.lower, self.asker.upper
 
     def lift(self, x: np.ndarray) -> np.ndarray:
@@ -143,6 +149,10 @@ class Search:
         Raises:
             EndError: the budget, the time or the user's patience is over.
         """
+        self._phases()
+        self.progress.answers.leave(self.asker)
+
+    def _phases(self) -> None:
         self.progress.phase("first points")
         pool = self._pool()
         if self._optimal() and not self.whole:

@@ -6,7 +6,9 @@ kinks where routes come into use, and several local minima. Only total time has 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -16,6 +18,7 @@ from bilevel_core.run import RunContext
 from bilevel_core.solvers.base import Accepted, Refused, Solver
 from bilevel_core.solvers.descent import option
 from bilevel_core.traits import Traits
+from bilevel_toll.congestion.answers import Answers
 from bilevel_toll.congestion.asking import EndError
 from bilevel_toll.congestion.booths import BoothSearch
 from bilevel_toll.congestion.equilibrium import Flows
@@ -55,6 +58,9 @@ class TollDesign(Solver):
     perturbations: int = option(-1, "with most_booths: rounds of tolling some more arcs and dropping as many; -1: 12")
     solves: int = option(2000, "budget: most equilibria in all")
     tolerance: float = option(1e-10, "relative decrease of the objective at which a gradient search ends")
+    checkpoint_every: float = option(30.0, "seconds between checkpoints of a recorded run; 0 for one each answer")
+
+    resumable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         least = {"starts": -1, "random": 0, "global_solves": -1, "polish": -1, "perturbations": -1, "solves": 1}
@@ -63,8 +69,14 @@ class TollDesign(Solver):
                 raise UsageError(f"Expected {name} of at least {lowest}, got {getattr(self, name)}.")
         if self.starts == 0:
             raise UsageError("Expected starts of at least 1, or -1 for the default, got 0.")
+        if not (self.checkpoint_every >= 0.0 and math.isfinite(self.checkpoint_every)):
+            raise UsageError(f"Expected checkpoint_every of at least 0 seconds, got {self.checkpoint_every!r}.")
         if not 0.0 < self.tolerance < 1.0:
             raise UsageError(f"Expected a tolerance in (0, 1), got {self.tolerance!r}.")
+
+    def limited(self, count: int) -> TollDesign:
+        """The same with another budget of equilibria."""
+        return replace(self, solves=count)
 
     def accepts(self, traits: Traits) -> Accepted | Refused:
         """Problems whose follower is a user equilibrium."""
@@ -82,8 +94,9 @@ class TollDesign(Solver):
             )
         if self.perturbations >= 0 and not (isinstance(problem, CongestedTolls) and problem.limited):
             raise UsageError("perturbations is for problems with most_booths, fewer than tollable arcs: leave it out.")
-        progress, ended = Progress(self, problem, context), False
-        with Fan(problem, context) as fan:
+        answers = Answers(problem, context, self.checkpoint_every, type(self).__name__)
+        progress, ended = Progress(self, problem, context, answers), False
+        with Fan(problem, context, answers) as fan:
             try:
                 if isinstance(problem, CongestedTolls) and problem.limited:
                     BoothSearch(progress, problem, fan).run()
@@ -94,25 +107,34 @@ class TollDesign(Solver):
             except KeyboardInterrupt:
                 context.stop()
                 ended = True
+            finally:
+                answers.checkpoint()
         return _assemble(progress, ended)
 
 
 def _assemble(progress: Progress, ended: bool) -> Result:
     """The best point, its equilibrium computed from the beginning, and what may be said of it."""
     problem, context, counts = progress.problem, progress.context, progress.counts
-    if progress.found is None:
+    found = progress.answers.best
+    if found is None:
         # Nothing that may be reported has been tried yet: the lower bounds are a point, too.
         lower = problem.bounds[0]
         x = np.ceil(lower) if problem.space.finite else lower
     else:
-        x = progress.found[1]
+        x = found[1]
     if isinstance(problem, CongestedTolls) and problem.limited:
         # Tolls that take no booth are none.
         x = np.where(problem.tolled(x), x, 0.0)
     flows = problem.flows(x, problem.untouched)
     value = problem.value(x, flows, problem.aims[0])
     claim, notes = Claim.FEASIBLE, list[str]()
-    if progress.optimal:
+    if not flows.converged:
+        claim = Claim.NONE
+        notes.append(
+            f"The equilibrium at the point reported did not converge: its relative gap is {flows.relative_gap:.1e}. "
+            "Nothing is claimed of it."
+        )
+    elif progress.optimal:
         claim = Claim.GLOBAL
         notes.append("The total time is the least there can be, up to one part in a million: no tolls do better.")
     elif _stationary(problem, x, flows, value):
@@ -126,7 +148,7 @@ def _assemble(progress: Progress, ended: bool) -> Result:
             Termination.STOPPED_BY_USER
             if context.stopped
             else Termination.TIME_LIMIT
-            if context.expired
+            if counts["lower_solves"] < progress.options.solves
             else Termination.ITERATION_LIMIT
         )
     return Result(
@@ -139,7 +161,7 @@ def _assemble(progress: Progress, ended: bool) -> Result:
         bound=None if progress.bound is None else min(progress.bound, value),
         trace=tuple(context.trace),
         counts=counts,
-        message=" ".join([*notes, *progress.notes]),
+        message=" ".join([*notes, *progress.notes, *progress.answers.notes]),
     )
 
 

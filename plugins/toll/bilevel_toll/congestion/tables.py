@@ -93,6 +93,8 @@ def summary(flows: Flows) -> dict[str, Any]:
         "arcs": len(traffic.network.arcs),
         "routes": len(flows.owner),
     }
+    if traffic.fixed.any():
+        found["total_time_and_fixed_costs"] = _tidy(flows.total_cost, 15)
     if traffic.unit:
         found["unit"] = traffic.unit
     return found
