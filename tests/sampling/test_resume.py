@@ -132,15 +132,17 @@ def test_a_run_goes_on_with_its_executor_or_with_another(tmp_path: Path, monkeyp
 
 
 def test_another_problem_is_refused(tmp_path: Path) -> None:
-    def build(shift: float, names: tuple[str, ...] = ("k", "l")) -> bl.NestedProblem:
+    def build(shift: float, names: tuple[str, ...] = ("k", "l"), objective: str = "time") -> bl.NestedProblem:
         def follow(x: dict[str, Any], call: bl.Call) -> bl.Answer:
             return bl.Answer({"y": 0.0}, sum(float(v) for v in x.values()) + shift, 0.0)
 
-        return bl.NestedProblem([bl.Integer(n, 0, 9) for n in names], follow)
+        return bl.NestedProblem([bl.Integer(n, 0, 9) for n in names], follow, objectives=[objective])
 
     bl.solve(build(0.0), "sample.random", {"lower_solves": 5}, out=tmp_path / "run")
-    with pytest.raises(bl.UsageError, match="variables differ"):
+    with pytest.raises(bl.UsageError, match="variables or objectives differ"):
         bl.resume(build(0.0, ("k", "m")), tmp_path / "run", max_iterations=9)
+    with pytest.raises(bl.UsageError, match="objectives differ"):
+        bl.resume(build(1.0, objective="revenue"), tmp_path / "run", max_iterations=9)
 
     changed = get_registry().problems["classic/bard-511"].load()()
     bl.solve(problem(), "sample.random", {"lower_solves": 5}, out=tmp_path / "two")

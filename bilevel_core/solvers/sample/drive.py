@@ -315,7 +315,9 @@ class Search:
             self.troubles[f"A checkpoint could not be written: {error}."] = None
 
     def _fingerprint(self) -> str:
-        return repr(self.evaluation.space.variables)
+        # Of nested problems the objectives, too: their recorded values cannot be computed again without a solve.
+        names = getattr(self.problem, "objectives", ())
+        return " ".join([repr(self.evaluation.space.variables), *names])
 
     def _restore(self) -> None:
         """Take up a recorded run.
@@ -327,7 +329,9 @@ class Search:
         assert stored is not None
         header = stored.data()
         if not isinstance(header, dict) or header.get("space") != self._fingerprint():
-            raise UsageError(f"{stored.place} is of another problem, or of another version: its variables differ.")
+            raise UsageError(
+                f"{stored.place} is of another problem, or of another version: its variables or objectives differ."
+            )
         self.window = int(header["window"])
         for n, entry in enumerate(self.context.journaled):
             outcome = checkpoint.loads(entry, f"Entry {n} of the journal").data(TYPES)

@@ -34,8 +34,8 @@ class Asker:
         budget: most equilibria.
         halted: whether to end now.
         told: called with each value that is better than all before, and its point.
-        answers: where answers are recorded, and recorded ones come from; None for nowhere. Then values and
-            `derivatives` may be asked for, and nothing else.
+        answers: where answers are recorded, and recorded ones come from; None for nowhere. With a record only `value`
+            and `derivatives` may be called: the other methods need flows, which recorded answers are without.
 
     Attributes:
         count, gradients, newton_steps: work done.
